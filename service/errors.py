@@ -1,0 +1,214 @@
+"""Every error the gateway answers with, in one tree and one table.
+
+DepthlensError
+├── BadRequest 400            malformed_request
+│   ├── EmptyBody             empty_body
+│   └── BrokenImage           truncated_image, ... (the codec's own code)
+├── UnknownModel 404          unknown_model
+├── NotAcceptable 406         not_acceptable
+├── TooLarge 413              body_too_large, image_too_large
+├── UnsupportedMedia 415      not_an_image, unsupported_format
+├── InvalidParameter 422      invalid_parameter
+│   ├── OutsideImage          outside_image
+│   └── NotAPerson            not_a_person
+├── ClientLeft 499            client_left
+├── ContractViolation 500     internal_error
+├── ModelFailed 502           model_failed
+├── ModelUnavailable 503      model_unavailable
+│   └── Draining              draining
+├── Overloaded 503            overloaded
+└── DeadlineExceeded 504      deadline_exceeded
+
+The body is RFC 9457 `application/problem+json`. What reaches a client is only what these classes were given: never a
+traceback, a path or Triton's own text.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+class DepthlensError(Exception):
+    """Base of everything that becomes a problem answer.
+
+    Args:
+        detail: one sentence for the caller: what was wrong and what to do.
+        code: overrides the class's stable code.
+        field: the offending parameter, header or body part.
+        value: what was given, when it is short and the caller's own.
+        limit: what is allowed.
+        retry_after_s: seconds until another try makes sense.
+        extra: further members of the problem body.
+    """
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+    code: str = "internal_error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        field: str | None = None,
+        value: Any = None,
+        limit: Any = None,
+        retry_after_s: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or type(self).code
+        self.field = field
+        self.value = value
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+        self.extra = dict(extra or {})
+
+    def problem(self, request_id: str) -> dict[str, Any]:
+        """The RFC 9457 body, JSON-ready; members that do not apply are left out."""
+        body: dict[str, Any] = {
+            "type": f"urn:depthlens:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            "request_id": request_id,
+        }
+        optional = {"field": self.field, "value": self.value, "limit": self.limit}
+        body.update({name: value for name, value in optional.items() if value is not None})
+        return body | self.extra
+
+
+class BadRequest(DepthlensError):
+    """400: the request cannot be read."""
+
+    status = 400
+    title = "Malformed request"
+    code = "malformed_request"
+
+
+class EmptyBody(BadRequest):
+    """400: no image bytes at all."""
+
+    title = "No image in the request"
+    code = "empty_body"
+
+
+class BrokenImage(BadRequest):
+    """400: an image in a format we read, but cut off or damaged."""
+
+    title = "Damaged image"
+    code = "truncated_image"
+
+
+class UnknownModel(DepthlensError):
+    """404: no served model of that name for this route."""
+
+    status = 404
+    title = "Unknown model"
+    code = "unknown_model"
+
+
+class NotAcceptable(DepthlensError):
+    """406: none of the formats asked for can be had; the body lists those that can."""
+
+    status = 406
+    title = "No such format"
+    code = "not_acceptable"
+
+
+class TooLarge(DepthlensError):
+    """413: too many bytes or pixels."""
+
+    status = 413
+    title = "Too large"
+    code = "body_too_large"
+
+
+class UnsupportedMedia(DepthlensError):
+    """415: not an image, or not one of the formats we read."""
+
+    status = 415
+    title = "Not an image we read"
+    code = "not_an_image"
+
+
+class InvalidParameter(DepthlensError):
+    """422: a parameter has a value outside its range."""
+
+    status = 422
+    title = "Invalid parameter"
+    code = "invalid_parameter"
+
+
+class OutsideImage(InvalidParameter):
+    """422: a point that is not on the photo."""
+
+    title = "Point outside the image"
+    code = "outside_image"
+
+
+class NotAPerson(InvalidParameter):
+    """422: `mode=subject` with a click on no person."""
+
+    title = "No person at the point"
+    code = "not_a_person"
+
+
+class ClientLeft(DepthlensError):
+    """499, seen in logs and metrics only: nobody is left to read an answer."""
+
+    status = 499
+    title = "Client left"
+    code = "client_left"
+
+
+class ContractViolation(DepthlensError):
+    """500: gateway and model disagree about tensors; our fault."""
+
+
+class ModelFailed(DepthlensError):
+    """502: the model ran and failed, or gave values that are not numbers."""
+
+    status = 502
+    title = "Model failed"
+    code = "model_failed"
+
+
+class ModelUnavailable(DepthlensError):
+    """503: the model or its server is absent, starting, dead or reloading."""
+
+    status = 503
+    title = "Model not available"
+    code = "model_unavailable"
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0, code: str | None = None) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, code=code)
+
+
+class Draining(ModelUnavailable):
+    """503: this gateway is about to stop."""
+
+    title = "Shutting down"
+    code = "draining"
+
+
+class Overloaded(DepthlensError):
+    """503: more work than can be done before the deadline."""
+
+    status = 503
+    title = "Overloaded"
+    code = "overloaded"
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
+
+
+class DeadlineExceeded(DepthlensError):
+    """504: the request's deadline passed before its answer was ready."""
+
+    status = 504
+    title = "Deadline exceeded"
+    code = "deadline_exceeded"
