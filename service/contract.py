@@ -51,6 +51,7 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...]
     depth_kind: Literal["relative-inverse", "metric"] | None
     max_batch_size: int
+    precision: str
     description: str
     license: str
 
@@ -71,6 +72,7 @@ _FOCUS_ON_DEPTH = ModelSpec(
     outputs=(INVERSE_DEPTH, PERSON),
     depth_kind="relative-inverse",
     max_batch_size=8,
+    precision="float32 weights; computed in bfloat16 where the CPU has it",
     description="FocusOnDepth, small: one MobileNetV2 encoder, DPT-style fusion, depth and person heads",
     license="Apache-2.0 code; weights: see the model card for the terms of the training pictures",
 )
@@ -83,6 +85,7 @@ _FOCUS = ModelSpec(
     outputs=(INVERSE_DEPTH, PERSON),
     depth_kind="relative-inverse",
     max_batch_size=8,
+    precision="that of its steps",
     description="Ensemble behind POST /focus: depth and person mask of one photo in one call",
     license="that of its steps",
 )

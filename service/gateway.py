@@ -1,0 +1,86 @@
+"""The parts of one running gateway, and the frame every image request is answered in."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.admission import Admission, until_left
+from service.canary import Canary
+from service.context import Deadline, RequestContext
+from service.errors import InvalidParameter
+from service.inference import DepthClient
+from service.metrics import Metrics
+from service.pipeline import Pipeline
+from service.settings import Settings
+from service.upload import read_image
+
+TIMEOUT_HEADER = "X-Request-Timeout"
+
+Job = Callable[[RequestContext, bytes], Awaitable[Response]]
+
+
+@dataclass(slots=True)
+class Gateway:
+    """What `create_app` wires together; routes get it as a dependency."""
+
+    settings: Settings
+    client: DepthClient
+    metrics: Metrics
+    admission: Admission
+    pipeline: Pipeline
+    canary: Canary
+    draining: bool = field(default=False)
+
+    async def answer(self, request: Request, job: Job) -> Response:
+        """Read the upload, wait for a place, run `job`: all within the request's one deadline.
+
+        Raises:
+            DeadlineExceeded: the time was up; the work is cancelled down to the model.
+            ClientLeft: nobody is left to read the answer; likewise cancelled.
+            Overloaded: no place within the deadline.
+        """
+        context: RequestContext = request.state.context
+        context.deadline = Deadline.after(self._timeout_s(request))
+        try:
+            async with asyncio.timeout(context.deadline.remaining_s()):
+                data = await read_image(request, self.settings.max_body_bytes)
+
+                async def admitted() -> Response:
+                    async with self.admission.place(context):
+                        return await job(context, data)
+
+                return await until_left(request, admitted)
+        except TimeoutError:
+            raise context.deadline.exceeded(context.stage) from None
+
+    def _timeout_s(self, request: Request) -> float:
+        text = request.headers.get(TIMEOUT_HEADER)
+        if text is None:
+            return self.settings.request_timeout_s
+        cap = self.settings.max_request_timeout_s
+        try:
+            seconds = float(text) if text.isascii() else math.nan
+        except ValueError:
+            seconds = math.nan
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise InvalidParameter(
+                f"{TIMEOUT_HEADER} must be a number of seconds above 0, at most {cap:g}.",
+                field=TIMEOUT_HEADER,
+                value=text[:40],
+                limit=cap,
+            )
+        return min(seconds, cap)
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+GatewayDependency = Annotated[Gateway, Depends(_gateway)]

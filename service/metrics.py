@@ -1,0 +1,54 @@
+"""Prometheus collectors of the gateway: names, labels and buckets in one place.
+
+Label values come from closed sets (route templates, our own problem codes), so cardinality is bounded whatever
+clients send.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The gateway's collectors in a registry of their own, so that two apps in one process do not collide."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "depthlens_requests_total",
+            "Requests answered; code is the problem code, ok otherwise",
+            ["route", "status", "code"],
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "depthlens_request_seconds", "Time to answer", ["route"], buckets=_SECONDS, registry=self.registry
+        )
+        self.stage_seconds = Histogram(
+            "depthlens_stage_seconds",
+            "Time in one stage: decode, queue, infer, render, encode",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.inflight = Gauge("depthlens_inflight", "Requests being worked on", registry=self.registry)
+        self.waiting = Gauge("depthlens_waiting", "Requests waiting for a place", registry=self.registry)
+        self.rejected = Counter(
+            "depthlens_rejected_total", "Requests refused before any work", ["reason"], registry=self.registry
+        )
+        self.cancelled = Counter(
+            "depthlens_cancelled_total", "Requests whose client left, by stage", ["stage"], registry=self.registry
+        )
+        self.cache_hits = Counter(
+            "depthlens_cache_total", "Cache look-ups", ["kind", "result"], registry=self.registry
+        )
+        self.triton_up = Gauge("depthlens_triton_up", "1 while the canary inference answers", registry=self.registry)
+        self.triton_restarts = Counter(
+            "depthlens_triton_restarts_total",
+            "Restarts and reloads of the embedded server",
+            ["kind"],
+            registry=self.registry,
+        )
+
+    def exposition(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)

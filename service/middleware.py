@@ -1,0 +1,73 @@
+"""The outermost layer: request id, timing headers, metrics and the access log of every request."""
+
+import logging
+import re
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.context import RequestContext
+from service.metrics import Metrics
+from service.problems import problem_response
+
+logger = logging.getLogger("depthlens.access")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+class RequestMiddleware:
+    """Gives every request its context, and lets no exception out without a problem answer."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        context = RequestContext(request_id=given) if _REQUEST_ID.fullmatch(given) else RequestContext()
+        scope.setdefault("state", {})["context"] = context
+        start = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = context.request_id
+                if context.stage_s:
+                    headers["Server-Timing"] = context.server_timing()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            if status:
+                raise  # the answer is on its way already: the server closes the connection
+            await problem_response(error, Request(scope))(scope, receive, send_with_headers)
+        finally:
+            self._record(scope, context, status, time.perf_counter() - start)
+
+    def _record(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._metrics.requests.labels(route, str(status), context.problem_code).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        for stage, stage_seconds in context.stage_s.items():
+            self._metrics.stage_seconds.labels(stage).observe(stage_seconds)
+        if status == 499:
+            self._metrics.cancelled.labels(context.stage).inc()
+        logger.info(
+            "%s %s %s %s %.1fms id=%s",
+            scope["method"],
+            route,
+            status,
+            context.problem_code,
+            seconds * 1000,
+            context.request_id,
+        )

@@ -1,0 +1,198 @@
+"""From the bytes of a photo to what the network says about it, and to the prepared scene for refocusing.
+
+bytes -> header check -> decode in a worker thread -> letterbox to the nearest fixed size -> Triton -> maps that know
+their way back to the photo. Every step is cached by the content hash of the upload.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import anyio.to_thread
+import numpy as np
+from anyio import CapacityLimiter
+from numpy.typing import NDArray
+
+from service.cache import ByteCache
+from service.context import RequestContext, Stage
+from service.contract import MODELS, ModelSpec, Task
+from service.errors import UnknownModel
+from service.imaging import codec, depth, matte, people, refocus
+from service.imaging.codec import ImageHeader, Limits, Photo
+from service.imaging.geometry import Letterbox
+from service.inference import DepthClient, Prediction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FloatMap = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An uploaded photo before decoding: its bytes, content hash and checked header."""
+
+    data: bytes
+    digest: str
+    header: ImageHeader
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) as displayed."""
+        return self.header.height, self.header.width
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What a model says about a photo, and the letterbox that maps it back."""
+
+    prediction: Prediction
+    letterbox: Letterbox
+
+    def native(self, output: str) -> FloatMap:
+        """The output at the network's size without padding: (h, w) float32."""
+        return self.letterbox.crop(self.prediction.outputs[output])
+
+    def full(self, output: str) -> FloatMap:
+        """The output interpolated to the photo's displayed size: (H, W) float32."""
+        return self.letterbox.unfit(self.prediction.outputs[output])
+
+
+@dataclass(frozen=True, slots=True)
+class FocusScene:
+    """All that refocusing one photo needs and that does not depend on the click or the aperture.
+
+    Attributes:
+        scene: the prepared layers.
+        inverse_depth: (H, W) float32 in 0..1, 1 = nearest.
+        mattes: (N, H, W) float32 in 0..1, one per person, nearest first.
+        exif: the upload's metadata with the orientation reset, or None.
+    """
+
+    scene: refocus.Scene
+    inverse_depth: FloatMap
+    mattes: FloatMap
+    exif: bytes | None
+    model: str
+    version: str
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return self.scene.nbytes + self.inverse_depth.nbytes + self.mattes.nbytes
+
+
+def find_model(name: str | None, default: str, task: Task) -> ModelSpec:
+    """The contract's entry for `name`, or for `default` when None.
+
+    Raises:
+        UnknownModel: no such model, or it does not do `task`; lists those that do.
+    """
+    spec = MODELS.get(name if name is not None else default)
+    if spec is None or task not in spec.tasks:
+        able = sorted(other.name for other in MODELS.values() if task in other.tasks)
+        raise UnknownModel(
+            f"No served model of that name does {task}. Choose one of: {', '.join(able)}.",
+            field="model",
+            value=(name or default)[:100],
+            extra={"available": able},
+        )
+    return spec
+
+
+class Pipeline:
+    """Decode, predict and prepare, with the CPU work in a bounded number of threads."""
+
+    def __init__(
+        self, client: DepthClient, cache: ByteCache, *, limits: Limits, worker_threads: int
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._limits = limits
+        self._worker_threads = worker_threads
+        self._workers: CapacityLimiter | None = None
+
+    async def in_worker(
+        self, context: RequestContext, stage: Stage, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Run CPU work in a worker thread and count its time under `stage`.
+
+        A caller that gives up (deadline, client gone) does not wait for the thread; the thread keeps its worker's
+        place until it ends.
+        """
+        if self._workers is None:  # a limiter belongs to the event loop it is made in
+            self._workers = CapacityLimiter(self._worker_threads)
+        call = partial(function, *args, **kwargs)
+        with context.timed(stage):
+            return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._workers)
+
+    async def open(self, context: RequestContext, data: bytes) -> Upload:
+        """Check the header against the limits, before any decode."""
+
+        def inspect() -> Upload:
+            return Upload(data, hashlib.sha256(data).hexdigest(), codec.inspect(data, self._limits))
+
+        return await self.in_worker(context, "decode", inspect)
+
+    async def photo(self, context: RequestContext, upload: Upload) -> Photo:
+        """The photo in full, upright, sRGB."""
+        cached: Photo | None = self._cache.get("photo", upload.digest)
+        if cached is not None:
+            return cached
+        photo = await self.in_worker(context, "decode", codec.decode, upload.data, upload.header)
+        self._cache.put("photo", upload.digest, photo, photo.pixels.nbytes)
+        return photo
+
+    async def analyse(
+        self, context: RequestContext, upload: Upload, spec: ModelSpec, photo: Photo | None = None
+    ) -> Analysis:
+        """The model's outputs for the photo; decodes no more of it than the network needs unless given `photo`."""
+        key = (upload.digest, spec.name, photo is None)
+        cached: Analysis | None = self._cache.get("analysis", key)
+        if cached is not None:
+            return cached
+        letterbox = Letterbox.of(*upload.size)
+
+        def network_image() -> NDArray[np.uint8]:
+            source = photo or codec.decode(upload.data, upload.header, min_side=min(letterbox.content_size))
+            return letterbox.fit(source.pixels)
+
+        image = await self.in_worker(context, "decode", network_image)
+        with context.timed("infer"):
+            prediction = await self._client.infer(
+                spec.name, image, timeout_s=context.deadline.remaining_s(), request_id=context.request_id
+            )
+        analysis = Analysis(prediction, letterbox)
+        nbytes = sum(output.nbytes for output in prediction.outputs.values())
+        self._cache.put("analysis", key, analysis, nbytes)
+        return analysis
+
+    async def focus_scene(self, context: RequestContext, upload: Upload, spec: ModelSpec) -> FocusScene:
+        """The photo prepared for refocusing."""
+        key = (upload.digest, spec.name)
+        cached: FocusScene | None = self._cache.get("scene", key)
+        if cached is not None:
+            return cached
+        photo = await self.photo(context, upload)
+        analysis = await self.analyse(context, upload, spec, photo)
+        scene = await self.in_worker(context, "render", _prepare, photo, analysis)
+        self._cache.put("scene", key, scene, scene.nbytes)
+        return scene
+
+
+def _prepare(photo: Photo, analysis: Analysis) -> FocusScene:
+    prediction = analysis.prediction
+    relative, _, _ = depth.normalise(analysis.native("inverse_depth"))
+    inverse_depth = depth.upsample_guided(relative, photo.pixels)
+    person = matte.upsample_guided(analysis.native("person"), photo.pixels)
+    mattes = people.split(person, inverse_depth, photo.pixels)
+    return FocusScene(
+        scene=refocus.prepare(photo.pixels, inverse_depth, mattes),
+        inverse_depth=inverse_depth,
+        mattes=mattes,
+        exif=photo.exif,
+        model=prediction.model,
+        version=prediction.version,
+    )

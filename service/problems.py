@@ -1,0 +1,104 @@
+"""Every exception becomes one `application/problem+json` answer, here and nowhere else."""
+
+import logging
+import math
+from typing import Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.context import RequestContext
+from service.errors import (
+    PROBLEM_MEDIA_TYPE,
+    BadRequest,
+    BrokenImage,
+    ContractViolation,
+    DepthlensError,
+    InvalidParameter,
+    OutsideImage,
+    TooLarge,
+    UnsupportedMedia,
+)
+from service.imaging import errors as imaging_errors
+
+logger = logging.getLogger("depthlens")
+
+_IMAGE_ERRORS: dict[type[imaging_errors.ImageError], type[DepthlensError]] = {
+    imaging_errors.NotAnImage: UnsupportedMedia,
+    imaging_errors.UnsupportedFormat: UnsupportedMedia,
+    imaging_errors.TruncatedImage: BrokenImage,
+    imaging_errors.ImageTooLarge: TooLarge,
+    imaging_errors.OutsideImage: OutsideImage,
+    imaging_errors.ImageError: BadRequest,
+}
+
+
+class _RouteProblem(DepthlensError):
+    """What the router refuses: no such path, no such method."""
+
+    def __init__(self, status: int, detail: str, code: str, title: str) -> None:
+        super().__init__(detail, code=code)
+        self.status = status  # type: ignore[misc]  # the one class whose status comes from outside
+        self.title = title  # type: ignore[misc]
+
+
+def to_error(error: Exception, request: Request) -> DepthlensError:
+    """The member of our tree that stands for any exception."""
+    if isinstance(error, DepthlensError):
+        return error
+    if isinstance(error, imaging_errors.ImageError):
+        kind = next(ours for theirs in type(error).__mro__ if (ours := _IMAGE_ERRORS.get(theirs)))
+        return kind(str(error), code=error.code, field=error.field, value=error.value, limit=error.limit)
+    if isinstance(error, RequestValidationError):
+        return _from_validation(error)
+    if isinstance(error, HTTPException):
+        return _from_router(error, request)
+    return ContractViolation("Something went wrong on our side; the request id finds it in the log.")
+
+
+def problem_response(error: Exception, request: Request) -> Response:
+    """The answer for any exception; logs what is our fault with its traceback."""
+    ours = to_error(error, request)
+    context: RequestContext = request.state.context
+    context.problem_code = ours.code
+    if ours.status >= 500:
+        cause = error if ours.status == 500 else None
+        logger.error("request %s: %s %s", context.request_id, ours.code, ours.detail, exc_info=cause)
+    headers = {"Content-Type": PROBLEM_MEDIA_TYPE}
+    if ours.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(ours.retry_after_s))
+    if isinstance(error, HTTPException) and error.headers:
+        headers |= dict(error.headers)
+    body = orjson.dumps(ours.problem(context.request_id), default=str)
+    return Response(body, status_code=ours.status, headers=headers)
+
+
+async def handle(request: Request, error: Exception) -> Response:
+    """Starlette's exception handler."""
+    return problem_response(error, request)
+
+
+def _from_validation(error: RequestValidationError) -> InvalidParameter:
+    first = error.errors()[0]
+    name = str(first["loc"][-1])[:60]
+    bounds: dict[str, Any] = first.get("ctx") or {}
+    limit = next((bounds[key] for key in ("ge", "gt", "le", "lt", "max_length", "expected") if key in bounds), None)
+    if first["type"] == "extra_forbidden":
+        detail = f"There is no parameter {name!r} here. See /docs for those there are."
+    else:
+        detail = f"Parameter {name!r}: {first['msg']}."
+    value = first.get("input")
+    return InvalidParameter(detail, field=name, value=str(value)[:100] if value is not None else None, limit=limit)
+
+
+def _from_router(error: HTTPException, request: Request) -> DepthlensError:
+    if error.status_code == 404:
+        return _RouteProblem(404, "There is no such route. See /docs.", "unknown_route", "Not found")
+    if error.status_code == 405:
+        return _RouteProblem(
+            405, f"{request.method} is not allowed on this route.", "method_not_allowed", "Method not allowed"
+        )
+    return _RouteProblem(error.status_code, str(error.detail), "malformed_request", "Malformed request")

@@ -1,0 +1,1 @@
+"""HTTP routes: parse, call, answer; the arithmetic is in `service.imaging`."""

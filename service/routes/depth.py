@@ -1,0 +1,201 @@
+"""`POST /depth`: relative inverse depth of a photo, in the form the caller asked for."""
+
+from typing import Annotated
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Query
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.context import RequestContext
+from service.contract import ModelSpec
+from service.errors import InvalidParameter
+from service.gateway import GatewayDependency
+from service.imaging import codec, depth, geometry
+from service.inference import Prediction
+from service.negotiation import Offer, choose
+from service.pipeline import Pipeline, Upload, find_model
+from service.routes.documentation import image_route
+from service.schemas import DepthPoint, DepthQuery, DepthReport
+
+router = APIRouter(tags=["photo"])
+
+OFFERS = (
+    Offer("png16", "image/png"),
+    Offer("npy", "application/x-npy"),
+    Offer("npz", "application/x-npz"),
+    Offer("tiff", "image/tiff"),
+    Offer("preview", "image/png"),
+    Offer("preview", "image/jpeg"),
+    Offer("preview", "image/webp"),
+    Offer("json", "application/json"),
+)
+
+_HEADERS = {
+    "X-Depth-Kind": "`relative-inverse` (larger = nearer, no unit, per image) or `metric`",
+    "X-Depth-Scale": "value = stored * scale + offset",
+    "X-Depth-Offset": "value = stored * scale + offset",
+    "X-Depth-Unit": "unit of the value",
+    "X-Model": "model that answered",
+    "X-Model-Version": "its version",
+}
+
+Point = tuple[float, float]
+
+
+@router.post(
+    "/depth",
+    summary="Depth map of a photo",
+    response_class=Response,
+    **image_route("the depth map", sorted({offer.media_type for offer in OFFERS}), _HEADERS),
+)
+async def depth_map(request: Request, query: Annotated[DepthQuery, Query()], gateway: GatewayDependency) -> Response:
+    """Relative inverse depth: 65535 in the default 16-bit PNG is the nearest pixel of this photo, 0 the farthest.
+
+    The headers say how stored numbers become the network's own values.
+    """
+    offer = choose(OFFERS, format=query.format, accept=request.headers.get("accept"))
+    spec = find_model(query.model, gateway.settings.depth_model, "depth")
+    points = _points(query.points, gateway.settings.max_points)
+    _check(query, spec)
+
+    async def job(context: RequestContext, data: bytes) -> Response:
+        upload = await gateway.pipeline.open(context, data)
+        for x, y in points:
+            geometry.check_inside(x, y, *upload.size, field="points")
+        values, prediction = await _map(gateway.pipeline, context, upload, spec, query)
+        return await gateway.pipeline.in_worker(
+            context, "encode", _encode, values, prediction, spec, query, offer, points, upload.size
+        )
+
+    return await gateway.answer(request, job)
+
+
+async def _map(
+    pipeline: Pipeline, context: RequestContext, upload: Upload, spec: ModelSpec, query: DepthQuery
+) -> tuple[NDArray[np.float32], Prediction]:
+    if query.size == "native":
+        analysis = await pipeline.analyse(context, upload, spec)
+        return analysis.native("inverse_depth"), analysis.prediction
+    if query.edges == "raw":
+        analysis = await pipeline.analyse(context, upload, spec)
+        values = await pipeline.in_worker(context, "render", analysis.full, "inverse_depth")
+        return values, analysis.prediction
+    photo = await pipeline.photo(context, upload)
+    analysis = await pipeline.analyse(context, upload, spec, photo)
+    native = analysis.native("inverse_depth")
+    values = await pipeline.in_worker(context, "render", depth.upsample_guided, native, photo.pixels)
+    return values, analysis.prediction
+
+
+def _check(query: DepthQuery, spec: ModelSpec) -> None:
+    if query.near <= query.far:
+        raise InvalidParameter(
+            "near must be larger than far: both are inverse depth, 1 = nearest.",
+            field="near",
+            value=query.near,
+            limit=query.far,
+        )
+    if query.focal_px is not None and spec.depth_kind != "metric":
+        raise InvalidParameter(
+            f"Model {spec.name} gives relative inverse depth, which no focal length turns into metres. "
+            "Leave focal_px out, or choose a metric model.",
+            code="not_metric",
+            field="focal_px",
+            value=query.focal_px,
+        )
+
+
+def _points(text: str | None, max_points: int) -> list[Point]:
+    """`x,y;x,y` as numbers; whether they are on the photo is checked once its size is known."""
+    if not text:
+        return []
+    items = text.split(";")
+    if len(items) > max_points:
+        raise InvalidParameter(
+            f"At most {max_points} points can be asked for at once.",
+            field="points",
+            value=len(items),
+            limit=max_points,
+        )
+    points = []
+    for item in items:
+        try:
+            x, y = (float(part) if part.isascii() else np.nan for part in item.split(","))
+        except ValueError:
+            x = y = np.nan
+        if not (np.isfinite(x) and np.isfinite(y)):
+            raise InvalidParameter(
+                "Points are written x,y;x,y with plain numbers.", field="points", value=item[:40]
+            )
+        points.append((x, y))
+    return points
+
+
+def _encode(
+    values: NDArray[np.float32],
+    prediction: Prediction,
+    spec: ModelSpec,
+    query: DepthQuery,
+    offer: Offer,
+    points: list[Point],
+    photo_size: tuple[int, int],
+) -> Response:
+    said = {
+        "X-Depth-Kind": str(spec.depth_kind),
+        "X-Depth-Scale": "1",
+        "X-Depth-Offset": "0",
+        "X-Depth-Unit": "relative",
+        "X-Model": prediction.model,
+        "X-Model-Version": prediction.version,
+    }
+    match offer.format:
+        case "png16":
+            stored, scale, offset = depth.quantise16(values)
+            said |= {"X-Depth-Scale": repr(scale), "X-Depth-Offset": repr(offset)}
+            body = codec.encode_png16(stored, _text(said))
+        case "npy":
+            body = codec.encode_npy(values)
+        case "npz":
+            body = codec.encode_npz(inverse_depth=values, **{name: np.array(said[name]) for name in said})
+        case "tiff":
+            body = codec.encode_tiff_float(values, orjson.dumps(_text(said)).decode())
+        case "preview":
+            colours = depth.colourise(values, query.colormap, near=query.near, far=query.far)
+            body = codec.encode_image(colours, offer.media_type.removeprefix("image/"))
+        case _:
+            body = _report(values, prediction, spec, points, photo_size)
+    return Response(body, media_type=offer.media_type, headers=said)
+
+
+def _text(said: dict[str, str]) -> dict[str, str]:
+    return {name.removeprefix("X-"): value for name, value in said.items()}
+
+
+def _report(
+    values: NDArray[np.float32],
+    prediction: Prediction,
+    spec: ModelSpec,
+    points: list[Point],
+    photo_size: tuple[int, int],
+) -> bytes:
+    """JSON statistics; points are in the photo's pixels whatever the size of the map."""
+    relative, _, _ = depth.normalise(values)
+    raw = depth.values_at(values, points, photo_size)
+    shares = depth.values_at(relative, points, photo_size)
+    report = DepthReport(
+        model=prediction.model,
+        model_version=prediction.version,
+        kind=str(spec.depth_kind),
+        unit="relative",
+        width=values.shape[1],
+        height=values.shape[0],
+        statistics=depth.statistics(values),
+        points=[
+            DepthPoint(x=x, y=y, value=value, relative=share)
+            for (x, y), value, share in zip(points, raw, shares, strict=True)
+        ],
+    )
+    return orjson.dumps(report.model_dump())

@@ -1,0 +1,60 @@
+"""What the OpenAPI document says of every image route: the body, the errors, the media types."""
+
+from typing import Any
+
+from service.errors import PROBLEM_MEDIA_TYPE
+from service.schemas import Problem
+from service.upload import REQUEST_BODY
+
+_PROBLEMS = {
+    400: "the request or the image is damaged",
+    404: "no such model",
+    406: "no such format; the body lists those there are",
+    413: "too many bytes or pixels",
+    415: "not an image we read",
+    422: "a parameter is out of its range",
+    500: "our fault",
+    502: "the model failed",
+    503: "overloaded, starting or draining; see Retry-After",
+    504: "the deadline passed",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI `responses` for these error statuses."""
+    content = {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {status: {"description": _PROBLEMS[status], "content": content} for status in statuses}
+
+
+def image_route(description: str, media_types: list[str], headers: dict[str, str]) -> dict[str, Any]:
+    """Keyword arguments for a route that takes a photo.
+
+    Args:
+        description: of the successful answer.
+        media_types: those the successful answer can have.
+        headers: name and meaning of the answer's own headers.
+    """
+    success = {
+        "description": description,
+        "content": {media_type: {"schema": _schema(media_type)} for media_type in media_types},
+        "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()},
+    }
+    return {
+        "responses": {200: success, **problems(*_PROBLEMS)},
+        "openapi_extra": {
+            "requestBody": REQUEST_BODY,
+            "parameters": [
+                {
+                    "name": "X-Request-Timeout",
+                    "in": "header",
+                    "required": False,
+                    "description": "deadline in seconds, capped by the server",
+                    "schema": {"type": "number", "exclusiveMinimum": 0},
+                }
+            ],
+        },
+    }
+
+
+def _schema(media_type: str) -> dict[str, str]:
+    return {"type": "object"} if media_type == "application/json" else {"type": "string", "format": "binary"}

@@ -1,0 +1,41 @@
+"""Liveness, readiness and metrics; never locked, never queued behind work."""
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from service.errors import Draining, ModelUnavailable
+from service.gateway import GatewayDependency
+from service.routes.documentation import problems
+from service.schemas import Health
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/health/live", summary="The process answers")
+async def live() -> Health:
+    """200 as long as the event loop turns; says nothing about models."""
+    return Health(status="live")
+
+
+@router.get("/health/ready", summary="A real inference answered lately", responses=problems(503))
+async def ready(gateway: GatewayDependency) -> Health:
+    """200 while the canary inference succeeds: Triton's own readiness stays 200 after a model's process died."""
+    if gateway.draining:
+        raise Draining("The gateway is shutting down. Use another one.")
+    state = gateway.canary.state
+    if not state.ready:
+        raise ModelUnavailable(f"The readiness inference does not answer: {state.reason}.")
+    return Health(status="ready")
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(gateway: GatewayDependency) -> Response:
+    """Prometheus text format."""
+    gateway.metrics.triton_up.set(1 if gateway.canary.state.ready else 0)
+    return Response(gateway.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,55 @@
+"""Every knob of the gateway, each an environment variable with the prefix `DEPTHLENS_`.
+
+One object, made in `__main__` and passed down; nothing else reads the environment.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.contract import MODELS
+
+_ModelName = Annotated[str, Field(pattern=f"^({'|'.join(MODELS)})$")]
+
+
+class Settings(BaseSettings):
+    """Gateway settings; the README's table is made from these descriptions."""
+
+    model_config = SettingsConfigDict(env_prefix="DEPTHLENS_", extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
+
+    triton_url: str | None = Field(
+        None, description="`host:port` of a Triton gRPC endpoint; unset starts the embedded server"
+    )
+    model_repository: Path = Field(
+        Path("model_repository"), description="model repository of the embedded server, relative to where it starts"
+    )
+    depth_model: _ModelName = Field("focus_on_depth", description="model behind `POST /depth` when none is named")
+    segmentation_model: _ModelName = Field(
+        "focus_on_depth", description="model behind `POST /segmentation` when none is named"
+    )
+    focus_model: _ModelName = Field("focus", description="model behind `POST /focus` when none is named")
+
+    max_body_bytes: PositiveInt = Field(64 * 2**20, description="largest request body in bytes")
+    max_pixels: PositiveInt = Field(50_000_000, description="largest photo in pixels, checked before decoding")
+    max_side_px: PositiveInt = Field(65_535, description="longest side of a photo in pixels")
+    max_points: PositiveInt = Field(1_000, description="most points in one `points=` query")
+
+    request_timeout_s: PositiveFloat = Field(30.0, description="deadline of a request that names none, in seconds")
+    max_request_timeout_s: PositiveFloat = Field(120.0, description="cap on the `X-Request-Timeout` header, in seconds")
+    max_inflight: PositiveInt = Field(8, description="requests worked on at once")
+    max_waiting: int = Field(32, ge=0, description="requests allowed to wait for a place; beyond it 503 at once")
+    worker_threads: PositiveInt = Field(2, description="threads that decode, render and encode")
+    cache_bytes: int = Field(
+        256 * 2**20, ge=0, description="memory for decoded photos, network outputs and prepared scenes; 0 switches off"
+    )
+    canary_period_s: PositiveFloat = Field(1.0, description="time between readiness inferences, in seconds")
+    drain_s: float = Field(
+        0.0, ge=0, description="how long readiness answers 503 on SIGTERM before the listener closes, in seconds"
+    )
+    shutdown_timeout_s: PositiveFloat = Field(20.0, description="time for requests in flight to end on SIGTERM")

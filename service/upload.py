@@ -1,0 +1,136 @@
+"""The image in a request: a multipart field called `image`, or the raw body. Both give the same bytes.
+
+Nothing is written to disk: parts stay in memory, and the body is refused as soon as it passes the limit.
+"""
+
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from service.errors import BadRequest, ClientLeft, EmptyBody, TooLarge, UnsupportedMedia
+
+FIELD = "image"
+_MAX_PARTS = 16
+
+REQUEST_BODY = {
+    "required": True,
+    "description": "The photo: multipart field `image`, or the file's bytes as the body.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {FIELD: {"type": "string", "format": "binary"}},
+            }
+        },
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+"""The request body in the OpenAPI document."""
+
+
+class _InMemoryParser(MultiPartParser):
+    """Starlette's parser, keeping parts in memory: the body limit bounds them already."""
+
+    spool_max_size = 2**40
+
+
+async def read_image(request: Request, max_bytes: int) -> bytes:
+    """The bytes of the posted image.
+
+    Raises:
+        UnsupportedMedia: a content type or encoding that carries no image.
+        TooLarge: more than `max_bytes`, declared or received.
+        EmptyBody, BadRequest: no image, or a multipart body that cannot be parsed.
+        ClientLeft: the client went during the upload.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMedia(
+            "Compressed request bodies are not read; send the image file as it is.",
+            code="unsupported_encoding",
+            field="Content-Encoding",
+            value=encoding[:40],
+        )
+    _check_declared_length(request, max_bytes)
+    content_type = request.headers.get("content-type", "application/octet-stream").split(";")[0].strip().lower()
+    try:
+        if content_type == "multipart/form-data":
+            data = await _from_multipart(request, max_bytes)
+        elif content_type.startswith("image/") or content_type in ("", "application/octet-stream"):
+            data = b"".join([chunk async for chunk in _bounded(request, max_bytes)])
+        else:
+            raise UnsupportedMedia(
+                "Send the photo as multipart field `image`, or as the body with Content-Type image/* or "
+                "application/octet-stream.",
+                code="unsupported_content_type",
+                field="Content-Type",
+                value=content_type[:80],
+            )
+    except ClientDisconnect as error:
+        raise ClientLeft("The client closed the connection during the upload.") from error
+    if not data:
+        raise EmptyBody("The image has zero bytes. Send the photo as multipart field `image` or as the body.")
+    return data
+
+
+def _check_declared_length(request: Request, max_bytes: int) -> None:
+    declared = request.headers.get("content-length")
+    if declared is None:
+        return
+    if not declared.isascii() or not declared.isdigit():
+        raise BadRequest("Content-Length is not a number.", field="Content-Length", value=declared[:40])
+    if int(declared) > max_bytes:
+        raise _too_large(int(declared), max_bytes)
+
+
+def _too_large(size: int, max_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"The body has more than {max_bytes} bytes. Send a smaller file.", field=FIELD, value=size, limit=max_bytes
+    )
+
+
+async def _bounded(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > max_bytes:
+            raise _too_large(received, max_bytes)
+        yield chunk
+
+
+async def _from_multipart(request: Request, max_bytes: int) -> bytes:
+    stream = _bounded(request, max_bytes)
+    parser = _InMemoryParser(
+        request.headers, stream, max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=max_bytes
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise BadRequest(f"The multipart body cannot be parsed: {error.message}", field="body") from error
+    except (KeyError, UnicodeDecodeError, ValueError) as error:
+        raise BadRequest("The multipart body cannot be parsed.", field="body") from error
+    finally:
+        await stream.aclose()
+    try:
+        return await _image_part(form.getlist(FIELD))
+    finally:
+        await form.close()
+
+
+async def _image_part(parts: list[str | UploadFile]) -> bytes:
+    if len(parts) != 1:
+        raise BadRequest(
+            f"The form needs exactly one part called `{FIELD}`; it has {len(parts)}.",
+            code="malformed_request" if parts else "missing_image",
+            field=FIELD,
+            value=len(parts),
+            limit=1,
+        )
+    (part,) = parts
+    if isinstance(part, str):
+        return part.encode()  # a field without a file name is still the caller's bytes, if only text
+    return await part.read()
