@@ -1,0 +1,51 @@
+# Depthlens. `make help` lists the targets; CI calls the same ones.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help serve test bench export compose-test train-first looks odd clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.serve ## Install what serving needs (no torch), start Triton and the gateway on 127.0.0.1:8080
+	@exec $(BIN)/depthlens serve
+
+test: $(VENV)/.test ## Install everything, then ruff, mypy and pytest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.test ## Benchmarks beside their peers, tables into docs/results/
+	$(BIN)/python -m tests.benchmarks
+
+export: $(VENV)/.test ## Export a checkpoint into the model repository: make export CHECKPOINT=runs/.../last.pt
+	$(BIN)/python -m training export $(CHECKPOINT)
+
+compose-test: $(VENV)/.test ## Bring the container stack up, break it, see it recover
+	tests/e2e/compose-test
+
+clean: ## Remove the environment and everything generated
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build runs tests/failures
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Depthlens needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+
+$(VENV)/.serve: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable '.[embedded]'
+	touch $@
+
+# numpy2/ is not imported by the environment: one test starts Triton's Python there, to show that NumPy 2 cannot
+# corrupt tensors.
+$(VENV)/.test: pyproject.toml | $(VENV)/.serve
+	$(PIP) install --editable '.[embedded,training]' --group dev
+	$(PIP) install --no-deps --upgrade --target $(VENV)/numpy2 'numpy>=2,<3'
+	touch $@

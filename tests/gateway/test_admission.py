@@ -1,0 +1,131 @@
+import asyncio
+from collections.abc import Coroutine
+
+import pytest
+
+from service.admission import Admission
+from service.context import Deadline, RequestContext
+from service.errors import Overloaded
+from service.metrics import Metrics
+
+
+def context(timeout_s: float = 30.0) -> RequestContext:
+    return RequestContext(deadline=Deadline.after(timeout_s))
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def run(test: Coroutine[None, None, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 10))
+
+
+def test_places_are_bounded_and_the_queue_is_first_come() -> None:
+    async def test() -> None:
+        metrics = Metrics()
+        admission = Admission(2, 10, metrics)
+        order: list[int] = []
+        most = 0
+        running = 0
+
+        async def work(index: int) -> None:
+            nonlocal most, running
+            async with admission.place(context()):
+                order.append(index)
+                running += 1
+                most = max(most, running)
+                await asyncio.sleep(0)
+                running -= 1
+
+        await asyncio.gather(*(work(index) for index in range(8)))
+        assert order == list(range(8))
+        assert most == 2
+        assert value(metrics, "depthlens_inflight") == 0
+        assert value(metrics, "depthlens_waiting") == 0
+
+    run(test())
+
+
+def test_a_full_queue_refuses_at_once_with_retry_after() -> None:
+    async def test() -> None:
+        metrics = Metrics()
+        admission = Admission(1, 1, metrics)
+        release = asyncio.Event()
+
+        async def hold() -> None:
+            async with admission.place(context()):
+                await release.wait()
+
+        tasks = [asyncio.create_task(hold()) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as caught:
+            async with admission.place(context()):
+                pass
+        assert caught.value.retry_after_s is not None
+        assert caught.value.retry_after_s >= 1
+        assert value(metrics, "depthlens_rejected_total", reason="queue_full") == 1
+        release.set()
+        await asyncio.gather(*tasks)
+
+    run(test())
+
+
+def test_a_deadline_out_of_reach_is_refused() -> None:
+    async def test() -> None:
+        admission = Admission(1, 10, Metrics())
+        async with admission.place(context()):
+            await asyncio.sleep(0.05)  # teaches it that a request takes 50 ms
+        async with admission.place(context()):
+            with pytest.raises(Overloaded, match="deadline"):
+                async with admission.place(context(timeout_s=0.01)):
+                    pass
+
+    run(test())
+
+
+def test_one_that_gives_up_waiting_passes_its_turn_on() -> None:
+    async def test() -> None:
+        metrics = Metrics()
+        admission = Admission(1, 10, metrics)
+        release = asyncio.Event()
+        served: list[str] = []
+
+        async def work(name: str) -> None:
+            async with admission.place(context()):
+                served.append(name)
+                await release.wait()
+
+        first, second, third = (asyncio.create_task(work(name)) for name in ("first", "second", "third"))
+        await asyncio.sleep(0)
+        second.cancel()
+        release.set()
+        await asyncio.gather(first, third)
+        assert served == ["first", "third"]
+        assert value(metrics, "depthlens_inflight") == 0
+        assert value(metrics, "depthlens_waiting") == 0
+
+    run(test())
+
+
+def test_one_cancelled_in_the_moment_of_its_turn_does_not_lose_the_place() -> None:
+    async def test() -> None:
+        metrics = Metrics()
+        admission = Admission(1, 10, metrics)
+
+        async def work() -> None:
+            async with admission.place(context()):
+                await asyncio.sleep(0)
+
+        holder = admission.place(context())
+        await holder.__aenter__()
+        waiting = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        await holder.__aexit__(None, None, None)  # hands the place to `waiting` ...
+        waiting.cancel()  # ... which is cancelled before it runs
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert value(metrics, "depthlens_inflight") == 0
+        async with admission.place(context()):
+            assert value(metrics, "depthlens_inflight") == 1
+
+    run(test())

@@ -1,0 +1,80 @@
+"""A stand-in for Triton, and small pictures; importable by every test."""
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable, Sequence
+
+import numpy as np
+from PIL import Image
+
+from service.inference import Prediction, ServedModel
+
+Hook = Callable[[], Awaitable[None]]
+
+
+async def _nothing() -> None:
+    return None
+
+
+class FakeDepthClient:
+    """Answers from the picture itself: lower rows are nearer, saturated red is a person.
+
+    `hook` runs before every answer and may wait or raise.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[int, ...]]] = []
+        self.hook: Hook = _nothing
+        self.cancelled = 0
+        self.closed = False
+
+    async def infer(
+        self,
+        model: str,
+        image: np.ndarray,
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float,
+        request_id: str | None = None,
+    ) -> Prediction:
+        self.calls.append((model, image.shape))
+        try:
+            await self.hook()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        height, width, _ = image.shape
+        rows = np.linspace(2.0, 6.0, height, dtype=np.float32)
+        red = (image[..., 0] > 200) & (image[..., 1] < 60)
+        return Prediction(
+            outputs={
+                "inverse_depth": np.repeat(rows[:, None], width, axis=1),
+                "person": red.astype(np.float32),
+            },
+            model=model,
+            version="1",
+        )
+
+    async def is_ready(self, model: str) -> bool:
+        return True
+
+    async def served_models(self) -> list[ServedModel]:
+        await self.hook()
+        return [ServedModel(name, "1", True) for name in ("focus_on_depth", "focus")]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def picture(width: int = 96, height: int = 64) -> Image.Image:
+    """A gray ramp with a red `person` standing in its right half."""
+    ramp = np.linspace(40, 180, width, dtype=np.uint8)
+    pixels = np.repeat(np.repeat(ramp[None, :, None], height, axis=0), 3, axis=2).copy()
+    pixels[height // 4 : height * 7 // 8, width * 5 // 8 : width * 7 // 8] = (255, 0, 0)
+    return Image.fromarray(pixels)
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
