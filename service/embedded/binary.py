@@ -14,7 +14,7 @@ BACKENDS_DIR = Path(__file__).parent / "backends"
 """Python-based backends of this project: `<name>/model.py` each."""
 
 
-class BinaryMissing(RuntimeError):
+class BinaryMissingError(RuntimeError):
     """This environment cannot run the embedded Triton; the message says what to install, in one line."""
 
 
@@ -72,11 +72,11 @@ def find_binary() -> TritonBinary:
     """Locate the wheel's files.
 
     Raises:
-        BinaryMissing: the wheel, a part of it, or the shared libpython that its stub needs is not installed.
+        BinaryMissingError: the wheel, a part of it, or the shared libpython that its stub needs is not installed.
     """
     spec = find_spec("pytriton")  # finds the folder without running the package's code
     if spec is None or spec.origin is None:
-        raise BinaryMissing("tritonserver is not installed; install the extra: pip install 'depthlens[embedded]'")
+        raise BinaryMissingError("tritonserver is not installed; install the extra: pip install 'depthlens[embedded]'")
     package = Path(spec.origin).parent
     minor = f"{sys.version_info.major}.{sys.version_info.minor}"
     binary = TritonBinary(
@@ -87,7 +87,7 @@ def find_binary() -> TritonBinary:
     )
     for path in (binary.server, binary.stub, binary.python_backend, binary.library_paths[0]):
         if not path.exists():
-            raise BinaryMissing(
+            raise BinaryMissingError(
                 f"nvidia-pytriton has no {path.name} for Python {minor}; reinstall nvidia-pytriton==0.7.0 for x86-64 "
                 "Linux under Python 3.11 to 3.13"
             )
@@ -105,7 +105,7 @@ def _libpython_directory() -> tuple[Path, ...]:
         if directory and (Path(directory) / soname).exists():
             return (Path(directory),)
     if find_library(f"python{sys.version_info.major}.{sys.version_info.minor}") is None and sys.version_info < (3, 13):
-        raise BinaryMissing(
+        raise BinaryMissingError(
             f"{soname} is not found (this Python is built as {library or 'a static program'}); install a Python with "
             f"its shared library, on Debian: apt-get install libpython{soname[9:13]}"
         )

@@ -7,6 +7,7 @@ cores and the instructions it finds. Tensors come and go through DLPack: the Pyt
 against NumPy 1 and hands NumPy 2 corrupted arrays.
 """
 
+import ctypes
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import openvino
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
 CACHE_VARIABLE = "DEPTHLENS_OPENVINO_CACHE"
 """Folder of the compiled-model cache; empty or unset: no cache."""
@@ -73,6 +75,22 @@ def compile_properties(parameters: dict[str, str], capabilities: list[str], core
     return properties
 
 
+_set_capsule_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
+_set_capsule_destructor.argtypes = [ctypes.py_object, ctypes.c_void_p]
+
+
+def to_tensor(name: str, array: NDArray[np.float32]) -> Any:
+    """A Triton tensor that shares the memory of `array` (C order) and keeps it alive.
+
+    Triton renames the capsule it takes to `used_dlpack`, where the standard says `used_dltensor`; NumPy's destructor
+    of the capsule does not know that name and complains without end. Triton frees the array itself, so the
+    capsule needs no destructor.
+    """
+    capsule = array.__dlpack__()
+    _set_capsule_destructor(capsule, None)
+    return pb_utils.Tensor.from_dlpack(name, capsule)
+
+
 class TritonPythonModel:
     """One instance of one network; Triton makes it and calls it."""
 
@@ -112,13 +130,13 @@ class TritonPythonModel:
             failure = pb_utils.TritonError(f"inference failed: {type(error).__name__}")
             return [pb_utils.InferenceResponse(error=failure) for _ in requests]
 
-    def _read(self, request: Any) -> dict[str, np.ndarray]:
+    def _read(self, request: Any) -> dict[str, NDArray[Any]]:
         return {name: np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name)) for name in self._input_names}
 
     def _respond(self, request: Any, results: Any, start: int, stop: int) -> Any:
         # A copy per request: the arrays live in the infer request's memory, which the next batch overwrites.
         tensors = [
-            pb_utils.Tensor.from_dlpack(name, np.array(results[self._outputs[name]][start:stop]))
+            to_tensor(name, np.array(results[self._outputs[name]][start:stop]))
             for name in request.requested_output_names()
         ]
         return pb_utils.InferenceResponse(tensors)

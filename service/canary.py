@@ -1,0 +1,135 @@
+"""Readiness proved by a real inference, because Triton calls a model ready whose process has died."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from service.contract import CANARY_SIZE
+from service.errors import DeadlineExceeded, DepthlensError, Overloaded
+from service.inference import DepthClient
+
+logger = logging.getLogger("depthlens.canary")
+
+_UNREADY_PERIOD_S = 0.25
+"""A model that is down is probed more often: its return should be seen at once."""
+
+OnFailure = Callable[[DepthlensError], Awaitable[None]]
+
+
+class Reason(StrEnum):
+    """Why a model is not ready; safe to show."""
+
+    OK = "ok"
+    STARTING = "starting"
+    UNAVAILABLE = "unavailable"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+
+
+_REASONS = {502: Reason.FAILED, 500: Reason.FAILED, 504: Reason.TIMEOUT}
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryState:
+    """What the last probes found.
+
+    Args:
+        ready: whether the model answers.
+        reason: why not.
+        since: `time.monotonic()` seconds at which `ready` last changed.
+        failures: probes in a row that failed.
+        last_success: `time.monotonic()` seconds of the last answer, None before the first.
+        latency_s: how long the last answer took, None before the first.
+    """
+
+    ready: bool
+    reason: Reason
+    since: float
+    failures: int = 0
+    last_success: float | None = None
+    latency_s: float | None = None
+
+
+class Canary:
+    """Probes one model again and again.
+
+    Args:
+        client: where the probe goes.
+        model: name of the model.
+        period_s: pause between two probes.
+        timeout_s: deadline of one probe. Long enough for the requests that may wait before it in the model's queue;
+            a probe that finds the queue full (`Overloaded`) is no failure.
+        late_probes: how many probes in a row may miss their deadline before the model counts as not ready: one can
+            be a busy moment, any other failure counts at once.
+        on_failure: awaited after each failed probe, before the next one: the supervisor heals here.
+    """
+
+    def __init__(
+        self,
+        client: DepthClient,
+        model: str,
+        *,
+        period_s: float = 1.0,
+        timeout_s: float = 2.0,
+        late_probes: int = 2,
+        on_failure: OnFailure | None = None,
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._period_s = period_s
+        self._timeout_s = timeout_s
+        self._late_probes = late_probes
+        self._on_failure = on_failure
+        self._image = np.full((*CANARY_SIZE, 3), 128, np.uint8)
+        self.state = CanaryState(ready=False, reason=Reason.STARTING, since=time.monotonic())
+
+    @property
+    def model(self) -> str:
+        """Name of the probed model."""
+        return self._model
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        while True:
+            state = await self.probe()
+            await asyncio.sleep(self._period_s if state.ready else min(self._period_s, _UNREADY_PERIOD_S))
+
+    async def probe(self) -> CanaryState:
+        """One inference now; returns and keeps what it found."""
+        started = time.monotonic()
+        try:
+            await self._client.infer(self._model, self._image, timeout_s=self._timeout_s, request_id="canary")
+        except Overloaded:
+            return self.state
+        except DepthlensError as error:
+            self._failed(error)
+            if self._on_failure is not None:
+                await self._on_failure(error)
+            return self.state
+        now = time.monotonic()
+        if not self.state.ready:
+            logger.info("%s answers", self._model)
+        since = self.state.since if self.state.ready else now
+        self.state = CanaryState(True, Reason.OK, since, 0, now, now - started)
+        return self.state
+
+    def _failed(self, error: DepthlensError) -> None:
+        before = self.state
+        failures = before.failures + 1
+        patient = isinstance(error, DeadlineExceeded) and failures < self._late_probes
+        ready = before.ready and patient
+        if before.ready and not ready:
+            logger.warning("%s does not answer: %s", self._model, error.detail)
+        self.state = CanaryState(
+            ready=ready,
+            reason=before.reason if ready else _REASONS.get(error.status, Reason.UNAVAILABLE),
+            since=before.since if ready == before.ready else time.monotonic(),
+            failures=failures,
+            last_success=before.last_success,
+            latency_s=before.latency_s,
+        )

@@ -1,0 +1,220 @@
+"""Keeps one embedded Triton answering: starts it, proves it, heals its models, restarts it, stops it."""
+
+import asyncio
+import logging
+import secrets
+import time
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from service.canary import Canary
+from service.embedded import shm
+from service.embedded.binary import find_binary
+from service.embedded.process import ADMIN_KEY, Ports, TritonProcess, pick_ports
+from service.embedded.settings import EmbeddedSettings
+from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
+from service.inference import DeadStub, TritonClient
+
+logger = logging.getLogger("depthlens.triton")
+
+_START_POLL_S = 0.05
+_BIND_ATTEMPTS = 5
+_FIRST_BACKOFF_S = 0.1
+_STOP_MARGIN_S = 6.0
+"""Beyond the exit timeout: the guard's own margin before it kills, and a little more."""
+
+
+class TritonStartError(RuntimeError):
+    """tritonserver ended or stayed silent at start; `log_lines` is what it said, for the operator only."""
+
+    def __init__(self, message: str, log_lines: list[str]) -> None:
+        super().__init__("\n  ".join([message, *log_lines]))
+        self.log_lines = log_lines
+
+
+class Supervisor:
+    """One embedded Triton server, kept alive from `start` to `stop`; also an async context manager.
+
+    Args:
+        settings: what to serve and where.
+
+    Attributes:
+        restarts: how often the server was started again after it ended or hung.
+        reloads: how often a model was given a new process after its old one died.
+    """
+
+    def __init__(self, settings: EmbeddedSettings) -> None:
+        self._settings = settings
+        self._secret = secrets.token_urlsafe(24)
+        self._ports: Ports | None = None
+        self._process: TritonProcess | None = None
+        self._client: TritonClient | None = None
+        self._canaries: dict[str, Canary] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._launched_at = 0.0
+        self._launching = True
+        self.restarts = 0
+        self.reloads = 0
+
+    @property
+    def ports(self) -> Ports:
+        """The listeners' ports; the same over restarts.
+
+        Raises:
+            RuntimeError: before `start`.
+        """
+        if self._ports is None:
+            raise RuntimeError("the embedded server is not started")
+        return self._ports
+
+    @property
+    def grpc_url(self) -> str:
+        """`host:port` for `TritonClient`."""
+        return f"{self._settings.host}:{self.ports.grpc}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether every canary answered its last probe."""
+        return bool(self._canaries) and all(canary.state.ready for canary in self._canaries.values())
+
+    @property
+    def admin(self) -> tuple[str, str]:
+        """Metadata key and value, for gRPC, that open the model control of this server."""
+        return f"triton-grpc-protocol-{ADMIN_KEY}", self._secret
+
+    @property
+    def pid(self) -> int | None:
+        """Session of the running launch, None while there is none."""
+        return self._process.pid if self._process is not None and self._process.running else None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start the server and wait until every canary answers; from then on it is watched.
+
+        Raises:
+            BinaryMissingError: no tritonserver in this environment.
+            TritonStartError: it ended, or answered nothing within the start timeout.
+        """
+        started = time.monotonic()
+        if stale := shm.remove_stale():
+            logger.info("removed %d shared-memory files of servers that are gone", len(stale))
+        try:
+            await self._start_with_free_ports()
+        except BaseException:
+            await self.stop()
+            raise
+        logger.info("tritonserver is ready on %s after %.1f s", self.grpc_url, time.monotonic() - started)
+        self._tasks = [asyncio.create_task(self._keep_alive())]
+        self._tasks += [asyncio.create_task(canary.run()) for canary in self._canaries.values()]
+
+    async def stop(self) -> None:
+        """Drain and end the server; no process, port or shared memory of it is left. May be called twice."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+        if self._process is not None:
+            await self._process.stop(self._settings.exit_timeout_s + _STOP_MARGIN_S)
+            self._process = None
+
+    async def _start_with_free_ports(self) -> None:
+        for attempt in range(_BIND_ATTEMPTS):
+            self._ports = pick_ports(self._settings)
+            self._connect()
+            try:
+                await self._launch()
+                return
+            except TritonStartError as error:
+                fixed = self._settings.grpc_port and self._settings.http_port and self._settings.metrics_port
+                taken = any("in use" in line for line in error.log_lines)
+                if fixed or not taken or attempt == _BIND_ATTEMPTS - 1:
+                    raise
+                logger.info("a port was taken before tritonserver could bind it, trying others")
+                assert self._client is not None
+                await self._client.close()
+
+    def _connect(self) -> None:
+        self._client = TritonClient(self.grpc_url, admin=self.admin)
+        self._canaries = {
+            model: Canary(
+                self._client,
+                model,
+                period_s=self._settings.canary_period_s,
+                timeout_s=self._settings.canary_timeout_s,
+                on_failure=partial(self._heal, model),
+            )
+            for model in self._settings.canaries
+        }
+
+    async def _launch(self) -> None:
+        """Start one process and wait for its canaries."""
+        self._launching = True
+        self._launched_at = time.monotonic()
+        self._process = process = await TritonProcess.launch(find_binary(), self._settings, self.ports, self._secret)
+        end = asyncio.create_task(process.wait())
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                while not end.done():
+                    states = [await canary.probe() for canary in self._canaries.values()]
+                    if all(state.ready for state in states):
+                        self._launching = False
+                        return
+                    await asyncio.wait([end], timeout=_START_POLL_S)
+        except TimeoutError:
+            await process.kill()
+            raise TritonStartError(
+                f"tritonserver did not answer within {self._settings.start_timeout_s:g} s", process.log_lines()
+            ) from None
+        finally:
+            if not end.done():
+                end.cancel()
+        status = end.result()
+        await process.kill()
+        raise TritonStartError(f"tritonserver ended at start with status {status}", process.log_lines())
+
+    async def _keep_alive(self) -> None:
+        backoff_s = _FIRST_BACKOFF_S
+        while True:
+            assert self._process is not None
+            status = await self._process.wait()
+            await self._process.kill()
+            logger.error("tritonserver ended with status %d, starting it again in %.1f s", status, backoff_s)
+            if time.monotonic() - self._launched_at > self._settings.max_backoff_s * 2:
+                backoff_s = _FIRST_BACKOFF_S
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, self._settings.max_backoff_s)
+            self.restarts += 1
+            try:
+                await self._launch()
+            except (TritonStartError, OSError) as error:
+                logger.error("%s", error)
+
+    async def _heal(self, model: str, error: DepthlensError) -> None:
+        """What a failed probe asks for; nothing while a start is under way."""
+        process, client = self._process, self._client
+        if self._launching or client is None or process is None or not process.running:
+            return
+        if isinstance(error, DeadStub):
+            logger.warning("the process of %s died, loading the model again", model)
+            self.reloads += 1
+            try:
+                await client.reload(model)
+            except DepthlensError as failure:
+                logger.error("%s could not be loaded again: %s", model, failure.detail)
+        elif isinstance(error, DeadlineExceeded | ModelUnavailable):
+            last_success = self._canaries[model].state.last_success or 0.0
+            if time.monotonic() - max(last_success, self._launched_at) > self._settings.unhealthy_after_s:
+                logger.error("%s has not answered for %g s", model, self._settings.unhealthy_after_s)
+                await process.kill()  # `_keep_alive` starts it again

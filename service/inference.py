@@ -1,0 +1,279 @@
+"""Arrays in, arrays out: the protocol the gateway computes through, and Triton's gRPC behind it.
+
+The only module that sees tritonclient, so the only place where Triton's errors become this service's.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from service.contract import MODELS, ModelSpec, TensorSpec
+from service.errors import ContractViolation, DeadlineExceeded, ModelFailed, ModelUnavailable, Overloaded, UnknownModel
+
+Image = NDArray[np.uint8]
+
+CHANNEL_ARGUMENTS: tuple[tuple[str, int], ...] = (
+    # tritonclient replaces its own arguments by ours, also its 2 GiB message limits: gRPC's 4 MiB would be left.
+    ("grpc.max_send_message_length", 2**31 - 1),
+    ("grpc.max_receive_message_length", 2**31 - 1),
+    # gRPC waits up to 2 minutes before it tries a lost server again; a restart takes seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # A peer that vanished without closing is noticed during a call. Not more often: Triton's server allows few pings.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+)
+
+_MICROSECONDS = 1_000_000
+_CONTROL_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model answered for one image.
+
+    Args:
+        outputs: float32 arrays by tensor name, without a batch axis, finite; units as in the contract.
+        model: name of the model.
+        version: the version that answered.
+    """
+
+    outputs: dict[str, NDArray[np.float32]]
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One version of a contract's model as the server has it now; `version` is empty where it has none."""
+
+    name: str
+    version: str
+    ready: bool
+
+
+class DeadStub(ModelUnavailable):
+    """503: the model's own process died while its server lives on; only unloading and loading heals it."""
+
+
+class DepthClient(Protocol):
+    """Where inferences go: Triton in production, a fake in tests."""
+
+    async def infer(
+        self,
+        model: str,
+        image: Image,
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float,
+        request_id: str | None = None,
+    ) -> Prediction:
+        """Run `model` on one image.
+
+        Args:
+            model: name of a contract entry.
+            image: uint8 sRGB, (height, width, 3).
+            outputs: names of the outputs wanted; None: all.
+            timeout_s: deadline of the call, its wait in the server's queue included; above 0.
+            request_id: for the server's log.
+
+        Raises:
+            UnknownModel: no such model in the contract.
+            Overloaded, ModelUnavailable: another try later can succeed.
+            DeadlineExceeded: no answer within `timeout_s`.
+            ModelFailed: the model failed or answered values that are not finite.
+            ContractViolation: server and contract disagree about tensors.
+        """
+        ...
+
+    async def is_ready(self, model: str) -> bool:
+        """What the server says of the model; it says yes of one whose process died. Never raises."""
+        ...
+
+    async def served_models(self) -> list[ServedModel]:
+        """Every model of the contract and whether the server has it; never raises."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+class TritonClient:
+    """`DepthClient` over gRPC; belongs to the event loop that first uses it.
+
+    Args:
+        url: `host:port` of Triton's gRPC endpoint.
+        admin: metadata key and value that open the restricted model control of the embedded server; the supervisor
+            has it, the gateway does not.
+    """
+
+    def __init__(self, url: str, *, admin: tuple[str, str] | None = None) -> None:
+        self._triton = InferenceServerClient(url, channel_args=list(CHANNEL_ARGUMENTS))
+        self._admin_headers = dict([admin]) if admin else None
+
+    async def infer(
+        self,
+        model: str,
+        image: Image,
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float,
+        request_id: str | None = None,
+    ) -> Prediction:
+        """See `DepthClient.infer`. Cancelling the task cancels the call."""
+        spec = _contract_entry(model)
+        wanted = [tensor for tensor in spec.outputs if outputs is None or tensor.name in outputs]
+        if outputs is not None and len(wanted) != len(set(outputs)):
+            raise ContractViolation(f"{model} has no outputs {', '.join(sorted(set(outputs)))}")
+        if timeout_s <= 0:
+            raise DeadlineExceeded("The deadline passed before the model was asked.")
+        async with _mapped_errors(model):
+            # Two limits: Triton drops a request that waited too long in its queue, gRPC ends the call itself.
+            result = await self._triton.infer(
+                model,
+                [_input(spec.inputs[0], image)],
+                outputs=[InferRequestedOutput(tensor.name) for tensor in wanted],
+                request_id=request_id or "",
+                timeout=max(1, int(timeout_s * _MICROSECONDS)),
+                client_timeout=timeout_s,
+            )
+        return Prediction(
+            {t.name: _output(t, result, model) for t in wanted}, model, result.get_response().model_version
+        )
+
+    async def is_ready(self, model: str) -> bool:
+        """See `DepthClient.is_ready`."""
+        try:
+            async with _mapped_errors(model):
+                return bool(await self._triton.is_model_ready(model, client_timeout=_CONTROL_TIMEOUT_S))
+        except (ModelUnavailable, ModelFailed, DeadlineExceeded, ContractViolation):
+            return False
+
+    async def served_models(self) -> list[ServedModel]:
+        """See `DepthClient.served_models`; from the models' metadata, because the repository index is restricted."""
+        return [entry for entries in await asyncio.gather(*map(self._served, MODELS)) for entry in entries]
+
+    async def _served(self, name: str) -> list[ServedModel]:
+        try:
+            async with _mapped_errors(name):
+                metadata = await self._triton.get_model_metadata(name, client_timeout=_CONTROL_TIMEOUT_S)
+        except (ModelUnavailable, ModelFailed, DeadlineExceeded, ContractViolation):
+            return [ServedModel(name, "", False)]
+        ready = await self.is_ready(name)
+        return [ServedModel(name, version, ready) for version in sorted(metadata.versions, key=int)]
+
+    async def live(self) -> bool:
+        """Whether the server process answers at all."""
+        try:
+            async with _mapped_errors("server"):
+                return bool(await self._triton.is_server_live(client_timeout=_CONTROL_TIMEOUT_S))
+        except (ModelUnavailable, ModelFailed, DeadlineExceeded, ContractViolation):
+            return False
+
+    async def load(self, model: str, *, timeout_s: float = 60.0) -> None:
+        """Load or reload a model; a no-op on a loaded model whose files are unchanged.
+
+        Raises:
+            ContractViolation: the server refuses the model or the admin secret.
+        """
+        async with _mapped_errors(model):
+            await self._triton.load_model(model, headers=self._admin_headers, client_timeout=timeout_s)
+
+    async def unload(self, model: str, *, timeout_s: float = 60.0) -> None:
+        """Unload a model; requests in flight end first."""
+        async with _mapped_errors(model):
+            await self._triton.unload_model(model, headers=self._admin_headers, client_timeout=timeout_s)
+
+    async def reload(self, model: str) -> None:
+        """Unload, then load: what gives a model a new process when its old one died."""
+        await self.unload(model)
+        await self.load(model)
+
+    async def close(self) -> None:
+        """See `DepthClient.close`."""
+        await self._triton.close()
+
+
+def _contract_entry(model: str) -> ModelSpec:
+    if model not in MODELS:
+        raise UnknownModel(f"No model is called {model!r}." if len(model) < 100 else "No such model.")
+    return MODELS[model]
+
+
+def _input(tensor: TensorSpec, image: Image) -> InferInput:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ContractViolation(f"{tensor.name} must be uint8 (height, width, 3), not {image.dtype} {image.shape}")
+    batch = np.ascontiguousarray(image)[np.newaxis]
+    infer_input = InferInput(tensor.name, list(batch.shape), "UINT8")
+    infer_input.set_data_from_numpy(batch)
+    return infer_input
+
+
+def _output(tensor: TensorSpec, result: InferResult, model: str) -> NDArray[np.float32]:
+    array = result.as_numpy(tensor.name)
+    if array is None or array.dtype != np.float32 or array.ndim != len(tensor.dims) + 1 or array.shape[0] != 1:
+        shape = "nothing" if array is None else f"{array.dtype} {array.shape}"
+        raise ContractViolation(f"{model} answered {shape} for {tensor.name}, {len(tensor.dims)} float32 axes expected")
+    if not np.isfinite(array).all():
+        raise ModelFailed("The model answered values that are not numbers.")
+    output: NDArray[np.float32] = array[0]
+    return output
+
+
+@asynccontextmanager
+async def _mapped_errors(model: str) -> AsyncIterator[None]:
+    """Turn everything tritonclient and gRPC raise into this service's errors, without their text."""
+    try:
+        yield
+    except InferenceServerException as error:
+        raise translate(error.status() or "", error.message() or "", model) from error
+    except asyncio.CancelledError:
+        # grpc.aio cancels its calls when the channel closes; only a cancelled task may see that as its own cancel.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ModelUnavailable("The connection to the inference server was closed.") from None
+
+
+def translate(status: str, text: str, model: str) -> Exception:
+    """This service's error for a gRPC status (`StatusCode.X`) and Triton's text (measured on 2.51).
+
+    The text decides where several causes share a status; it is never passed on, because it carries file paths,
+    tracebacks and names of shared-memory regions.
+    """
+    code = status.removeprefix("StatusCode.")
+    if code == "UNAVAILABLE":
+        if "Exceeds maximum queue size" in text:
+            return Overloaded("The inference queue is full.")
+        if "Request timeout expired" in text:
+            return DeadlineExceeded("The request waited too long in the inference queue.")
+        if "protocol is restricted" in text:
+            return ContractViolation("The inference server refuses this admin call.")
+        return ModelUnavailable("The inference server is not available.")
+    if code == "DEADLINE_EXCEEDED":
+        return DeadlineExceeded("The model did not answer in time.")
+    if code == "NOT_FOUND":
+        # Only models of the contract are asked for, so this one is starting, stopping or reloading.
+        return ModelUnavailable(f"The model {model} is not loaded.")
+    if code == "INTERNAL":
+        if "is not healthy" in text or "health mutex" in text:
+            return DeadStub(f"The model {model} is being restarted.")
+        if "shared memory" in text:
+            return ModelUnavailable("The inference server is out of memory.")
+        return ModelFailed("The model failed on this input.")
+    if code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "PERMISSION_DENIED"):
+        return ContractViolation(f"The inference server refuses the request to {model}.")
+    if code == "CANCELLED":
+        return ModelUnavailable("The inference server gave the request up.")
+    return ModelFailed("The model failed.")
