@@ -58,9 +58,7 @@ def create_app(settings: Settings, client: DepthClient | None = None) -> FastAPI
                 await watch
             await gateway.client.close()
 
-    app = FastAPI(
-        title="Depthlens", version=__version__, description=_DESCRIPTION, lifespan=lifespan, redoc_url=None
-    )
+    app = FastAPI(title="Depthlens", version=__version__, description=_DESCRIPTION, lifespan=lifespan, redoc_url=None)
     app.state.gateway = gateway
     app.add_middleware(RequestMiddleware, metrics=gateway.metrics)
     for kind in (DepthlensError, ImageError, RequestValidationError, HTTPException):

@@ -4,7 +4,12 @@ Label values come from closed sets (route templates, our own problem codes), so 
 clients send.
 """
 
+from collections.abc import Iterator
+from typing import Protocol
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -38,17 +43,34 @@ class Metrics:
         self.cancelled = Counter(
             "depthlens_cancelled_total", "Requests whose client left, by stage", ["stage"], registry=self.registry
         )
-        self.cache_hits = Counter(
-            "depthlens_cache_total", "Cache look-ups", ["kind", "result"], registry=self.registry
-        )
+        self.cache_hits = Counter("depthlens_cache_total", "Cache look-ups", ["kind", "result"], registry=self.registry)
         self.triton_up = Gauge("depthlens_triton_up", "1 while the canary inference answers", registry=self.registry)
-        self.triton_restarts = Counter(
-            "depthlens_triton_restarts_total",
-            "Restarts and reloads of the embedded server",
-            ["kind"],
-            registry=self.registry,
-        )
+
+    def watch_restarts(self, counts: "Restarts") -> None:
+        """Show a supervisor's own counts as `depthlens_triton_restarts_total`."""
+        self.registry.register(_RestartCollector(counts))
 
     def exposition(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)
+
+
+class Restarts(Protocol):
+    """Whoever counts restarts of the server process and reloads of single models."""
+
+    restarts: int
+    reloads: int
+
+
+class _RestartCollector(Collector):
+    def __init__(self, counts: Restarts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """One sample by kind, read at the scrape."""
+        family = CounterMetricFamily(
+            "depthlens_triton_restarts", "Restarts of the embedded server, reloads of its models", labels=["kind"]
+        )
+        family.add_metric(["restart"], self._counts.restarts)
+        family.add_metric(["reload"], self._counts.reloads)
+        yield family

@@ -45,9 +45,7 @@ def _refusal(offers: Sequence[Offer], reason: str, *, field: str, value: str | N
     available = [{"format": offer.format, "media_type": offer.media_type} for offer in offers]
     names = ", ".join(dict.fromkeys(offer.format for offer in offers))
     shown = value[:100] if value else value
-    return NotAcceptable(
-        f"{reason} Ask for one of: {names}.", field=field, value=shown, extra={"available": available}
-    )
+    return NotAcceptable(f"{reason} Ask for one of: {names}.", field=field, value=shown, extra={"available": available})
 
 
 def _parse(accept: str) -> dict[str, float]:

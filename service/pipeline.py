@@ -105,9 +105,7 @@ def find_model(name: str | None, default: str, task: Task) -> ModelSpec:
 class Pipeline:
     """Decode, predict and prepare, with the CPU work in a bounded number of threads."""
 
-    def __init__(
-        self, client: DepthClient, cache: ByteCache, *, limits: Limits, worker_threads: int
-    ) -> None:
+    def __init__(self, client: DepthClient, cache: ByteCache, *, limits: Limits, worker_threads: int) -> None:
         self._client = client
         self._cache = cache
         self._limits = limits

@@ -29,7 +29,7 @@ logger = logging.getLogger("depthlens")
 _IMAGE_ERRORS: dict[type[imaging_errors.ImageError], type[DepthlensError]] = {
     imaging_errors.NotAnImage: UnsupportedMedia,
     imaging_errors.UnsupportedFormat: UnsupportedMedia,
-    imaging_errors.TruncatedImage: BrokenImage,
+    imaging_errors.DamagedImage: BrokenImage,
     imaging_errors.ImageTooLarge: TooLarge,
     imaging_errors.OutsideImage: OutsideImage,
     imaging_errors.ImageError: BadRequest,

@@ -101,9 +101,7 @@ class FocusQuery(_Query):
     ] = None
     blur: Annotated[Share | None, Field(description="strength instead of `f_number`: 0 = none, 1 = f/1.4")] = None
     model: ModelName = None
-    format: Annotated[
-        str | None, _named(PhotoFormat, "wins over `Accept`; default: the input's own format")
-    ] = None
+    format: Annotated[str | None, _named(PhotoFormat, "wins over `Accept`; default: the input's own format")] = None
     quality: Annotated[int, Field(ge=1, le=100, description="of JPEG, WebP and AVIF")] = 92
 
 

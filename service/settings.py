@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     model_repository: Path = Field(
         Path("model_repository"), description="model repository of the embedded server, relative to where it starts"
     )
+    openvino_cache: Path | None = Field(
+        None, description="folder for compiled networks, so that the embedded server starts faster; unset compiles anew"
+    )
     depth_model: _ModelName = Field("focus_on_depth", description="model behind `POST /depth` when none is named")
     segmentation_model: _ModelName = Field(
         "focus_on_depth", description="model behind `POST /segmentation` when none is named"

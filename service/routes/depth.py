@@ -127,9 +127,7 @@ def _points(text: str | None, max_points: int) -> list[Point]:
         except ValueError:
             x = y = np.nan
         if not (np.isfinite(x) and np.isfinite(y)):
-            raise InvalidParameter(
-                "Points are written x,y;x,y with plain numbers.", field="points", value=item[:40]
-            )
+            raise InvalidParameter("Points are written x,y;x,y with plain numbers.", field="points", value=item[:40])
         points.append((x, y))
     return points
 

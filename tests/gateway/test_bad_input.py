@@ -153,9 +153,7 @@ def test_unknown_formats_list_those_there_are(gateway: TestClient, route: str) -
 
 
 @pytest.mark.parametrize("name", ["nope", "../../etc/passwd", "%2e%2e", "a" * 100, "モデル", "focus_on_depth%00"])
-def test_unknown_models_never_reach_triton(
-    gateway: TestClient, client_of_triton: FakeDepthClient, name: str
-) -> None:
+def test_unknown_models_never_reach_triton(gateway: TestClient, client_of_triton: FakeDepthClient, name: str) -> None:
     problem = check_problem(gateway.post(f"/depth?model={name}", content=PHOTO), 404, "unknown_model")
     assert "focus_on_depth" in problem["available"]
     assert all(model in ("focus", "focus_on_depth") for model, _ in client_of_triton.calls)

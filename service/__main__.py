@@ -1,0 +1,80 @@
+"""The command line: `depthlens serve`."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import uvloop
+from pydantic import ValidationError
+
+from service import __version__
+from service.embedded.binary import BinaryMissingError
+from service.embedded.supervisor import TritonStartError
+from service.server import bind, serve
+from service.settings import Settings
+
+_SERVE_EXAMPLES = """examples:
+  depthlens serve                                       embedded Triton and gateway on 127.0.0.1:8080
+  depthlens serve --port 9000
+  DEPTHLENS_TRITON_URL=triton:8001 depthlens serve      gateway alone, Triton elsewhere
+
+Every setting is an environment variable DEPTHLENS_*, listed in the README."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point.
+
+    Returns:
+        0 after a stop by signal, 1 when the service cannot run, 2 for wrong arguments or settings.
+    """
+    options = vars(_parser().parse_args(arguments))
+    given = {name: value for name, value in options.items() if value is not None and name != "command"}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return _fail(f"setting {first['loc'][0]}: {first['msg']} (given: {first['input']!r})", 2)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        listener = bind(settings.host, settings.port)
+    except OSError as error:
+        return _fail(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}")
+    with listener:
+        try:
+            uvloop.run(serve(settings, listener))
+        except KeyboardInterrupt:
+            return 130
+        except (BinaryMissingError, TritonStartError) as error:
+            return _fail(str(error))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="depthlens", description="Depth maps, person mattes and refocused photos behind a REST call."
+    )
+    parser.add_argument("--version", action="version", version=f"depthlens {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "serve",
+        help="run the gateway, with an embedded Triton unless another is named",
+        epilog=_SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--host", help="address to listen on (DEPTHLENS_HOST)")
+    command.add_argument("--port", type=int, help="port to listen on, 0 = any free one (DEPTHLENS_PORT)")
+    command.add_argument("--triton-url", help="host:port of a running Triton's gRPC endpoint (DEPTHLENS_TRITON_URL)")
+    command.add_argument("--model-repository", help="repository of the embedded server (DEPTHLENS_MODEL_REPOSITORY)")
+    return parser
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"depthlens: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Runs the gateway, with the embedded Triton when no other is named, and stops both in order.
+
+On SIGTERM or Ctrl-C: readiness turns 503, the listener closes, requests in flight end, then Triton stops.
+"""
+
+import asyncio
+import logging
+import socket
+from contextlib import AsyncExitStack
+from types import FrameType
+
+import uvicorn
+
+from service.app import create_app
+from service.embedded.settings import EmbeddedSettings
+from service.embedded.supervisor import Supervisor
+from service.gateway import Gateway
+from service.inference import TritonClient
+from service.settings import Settings
+
+logger = logging.getLogger("depthlens")
+
+_READY_POLL_S = 0.02
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server with a drain before the listener closes."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: not ready any more, and the listener closes after the drain time. Second: close at once."""
+        if self._gateway.draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._gateway.draining = True
+        self._loop.call_soon_threadsafe(self._close_later)
+
+    def _close_later(self) -> None:
+        logger.info("stopping: the listener closes in %g s", self._gateway.settings.drain_s)
+        self._loop.call_later(self._gateway.settings.drain_s, self._close)
+
+    def _close(self) -> None:
+        self.should_exit = True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet; port 0 picks a free one.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+async def serve(settings: Settings, listener: socket.socket) -> None:
+    """Serve on `listener` until a signal asks to stop.
+
+    Raises:
+        BinaryMissingError: the embedded server is not installed.
+        TritonStartError: it does not start.
+    """
+    async with AsyncExitStack() as stack:
+        supervisor: Supervisor | None = None
+        url = settings.triton_url
+        if url is None:
+            logger.info("starting the embedded Triton on %s", settings.model_repository)
+            embedded = EmbeddedSettings(repository=settings.model_repository, cache=settings.openvino_cache)
+            supervisor = await stack.enter_async_context(Supervisor(embedded))
+            url = supervisor.grpc_url
+        app = create_app(settings, TritonClient(url))
+        gateway: Gateway = app.state.gateway
+        if supervisor is not None:
+            gateway.metrics.watch_restarts(supervisor)
+        config = uvicorn.Config(
+            app,
+            http="h11",  # httptools takes headers of any size, measured: 64 MiB
+            ws="none",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
+            timeout_keep_alive=75,  # longer than the idle time of common balancers, which reuse connections
+            server_header=False,
+        )
+        server = GatewayServer(config, gateway)
+        announcing = asyncio.create_task(_announce(gateway, listener))
+        try:
+            await server.serve([listener])
+        finally:
+            announcing.cancel()
+
+
+async def _announce(gateway: Gateway, listener: socket.socket) -> None:
+    """Print the address once the first readiness inference has answered."""
+    while not gateway.canary.state.ready:
+        await asyncio.sleep(_READY_POLL_S)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"Depthlens is ready: http://{shown}:{port}", flush=True)
