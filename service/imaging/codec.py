@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .colour import to_rgb
-from .encoding import (
+from service.imaging.colour import to_rgb
+from service.imaging.encoding import (
     ENCODERS,
     encode_image,
     encode_npy,
@@ -24,9 +24,9 @@ from .encoding import (
     encode_png16,
     encode_tiff_float,
 )
-from .errors import ImageError, ImageTooLarge
-from .formats import MIME, heic_available
-from .header import (
+from service.imaging.errors import ImageError, ImageTooLarge
+from service.imaging.formats import MIME, heic_available
+from service.imaging.header import (
     ORIENTATION_TAG,
     ImageHeader,
     Limits,

@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import ImageTooLarge, InvalidMap, UnsupportedFormat
+from service.imaging.errors import ImageTooLarge, InvalidMap, UnsupportedFormat
 
 PhotoFormat = Literal["jpeg", "png", "webp", "avif", "tiff", "bmp", "gif"]
 
@@ -138,10 +138,10 @@ def encode_npy(array: NDArray[Any]) -> bytes:
     return stream.getvalue()
 
 
-def encode_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def encode_npz(**arrays: NDArray[Any]) -> bytes:
     """A compressed .npz file of named arrays."""
     stream = io.BytesIO()
-    np.savez_compressed(stream, **dict(arrays))
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
     return stream.getvalue()
 
 

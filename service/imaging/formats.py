@@ -4,7 +4,7 @@ import re
 from functools import cache
 from typing import Final
 
-from .errors import EmptyImage, NotAnImage, UnsupportedFormat
+from service.imaging.errors import EmptyImage, NotAnImage, UnsupportedFormat
 
 MIME: Final = {
     "jpeg": "image/jpeg",

@@ -16,8 +16,15 @@ from typing import Final
 
 from PIL import Image
 
-from .errors import DamagedImage, EmptyImage, ImageError, ImageTooLarge, TruncatedImage, UnsupportedFormat
-from .formats import MIME, sniff
+from service.imaging.errors import (
+    DamagedImage,
+    EmptyImage,
+    ImageError,
+    ImageTooLarge,
+    TruncatedImage,
+    UnsupportedFormat,
+)
+from service.imaging.formats import MIME, sniff
 
 # The limits below are checked on every header, so Pillow's own process-wide one would only add a warning.
 Image.MAX_IMAGE_PIXELS = None
