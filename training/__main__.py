@@ -1,0 +1,76 @@
+"""`python -m training`: train, evaluate, label, export. Each command imports only what it needs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.errors import TrainingError
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    # oneDNN keeps 1024 compiled primitives; seven batch sizes need more, and making them anew each step takes longer
+    # than the step itself. It reads the variable when torch is imported.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+    import torch
+
+    from training.config import load_config
+    from training.data.bank import fill, readers
+    from training.trainer import train
+
+    config = load_config(arguments.config)
+    torch.set_num_threads(arguments.threads)
+    bank = fill(readers(arguments.data, arguments.labels))
+    if bank.broken:
+        print(f"{len(bank.broken)} broken samples left out, first: {bank.broken[0]}", file=sys.stderr)
+    print(f"samples: {bank.counts()}; held out: {len(bank.held_out)}")
+    train(config, bank, arguments.weights, arguments.out, arguments.resume)
+
+
+def _label(arguments: argparse.Namespace) -> None:
+    from training.data.person import TRAIN_PHOTO_SETS
+    from training.data.rgbd import RGBD_SETS
+    from training.labelling import label_pictures
+
+    folders = [arguments.data / "rgbd" / name for name in RGBD_SETS]
+    folders += [arguments.data / "photos" / name for name in TRAIN_PHOTO_SETS]
+    pictures = [picture for folder in folders for picture in sorted(folder.glob("*.jpg"))]
+    print(label_pictures(pictures, arguments.data, arguments.weights, arguments.out))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description="Train and export the served networks.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("train", help="train a recipe", description="Train a recipe to its last step.")
+    command.add_argument("--config", type=Path, required=True, help="recipe, one of training/configs/*.yaml")
+    command.add_argument("--data", type=Path, required=True, help="data folder, e.g. ../shared/data")
+    command.add_argument("--weights", type=Path, help="folder of the encoder's weights, e.g. ../shared/weights")
+    command.add_argument("--labels", type=Path, help="folder of teacher labels, made by `label`")
+    command.add_argument("--out", type=Path, required=True, help="folder of the run, e.g. runs/first_network")
+    command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
+    command.set_defaults(run=_train)
+
+    command = commands.add_parser("label", help="label people with teachers", description="Label people by teachers.")
+    command.add_argument("--data", type=Path, required=True, help="data folder, e.g. ../shared/data")
+    command.add_argument("--weights", type=Path, required=True, help="teachers' folder, e.g. ../shared/weights")
+    command.add_argument("--out", type=Path, required=True, help="folder for the labels, e.g. runs/labels")
+    command.set_defaults(run=_label)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 0, or 1 after a one-line error."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

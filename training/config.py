@@ -1,0 +1,146 @@
+"""Recipes: one flat YAML file is one complete training run."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from service.contract import NETWORK_SIZES, Size
+from training.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        model: Name in `training.models.MODELS`.
+        encoder_weights: File in the weights folder the encoder starts from; empty = random.
+        encoder_sha256: Of that file.
+        seed: Of initial weights, order of samples and augmentation.
+        steps: Optimiser steps in all.
+        batch: Samples a step.
+        sizes: (height, width) of the batches, drawn per step.
+        final_sizes: The same for the last `final_steps` steps.
+        final_steps: How many steps `final_sizes` are used for.
+        lr: Peak learning rate of decoder and heads.
+        encoder_lr: Peak learning rate of the encoder.
+        warmup_steps: Linear rise to the peak; a cosine to zero follows.
+        weight_decay: Of convolution weights; biases and norms have none.
+        clip_norm: Largest norm of the gradient.
+        ema_decay: Of the averaged weights, which are the ones validated and exported.
+        bf16: Whether the network runs in bfloat16 while training (losses stay float32).
+        trim: Share of the depth residuals that is left out.
+        depth_weight: Of the trimmed scale-and-shift-invariant term.
+        gradient_weight: Of the multi-scale gradient term.
+        person_weight: Of the person cross-entropy.
+        dice_weight: Of the person Dice term.
+        min_crop: Smallest crop, share of the largest that fits.
+        max_crop: Largest crop; above 1 it reaches beyond the picture.
+        stretch: Largest change of aspect, factor.
+        rotation_deg: Largest rotation in degrees.
+        validate_every: Steps between validations.
+        checkpoint_every: Steps between checkpoints.
+        sources: Relative chance of each source of samples.
+    """
+
+    model: str
+    encoder_weights: str
+    encoder_sha256: str
+    seed: int
+    steps: int
+    batch: int
+    sizes: tuple[Size, ...]
+    final_sizes: tuple[Size, ...]
+    final_steps: int
+    lr: float
+    encoder_lr: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    ema_decay: float
+    bf16: bool
+    trim: float
+    depth_weight: float
+    gradient_weight: float
+    person_weight: float
+    dice_weight: float
+    min_crop: float
+    max_crop: float
+    stretch: float
+    rotation_deg: float
+    validate_every: int
+    checkpoint_every: int
+    sources: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot work together."""
+        if not 0 <= self.trim < 1:
+            raise TrainingError(f"trim is {self.trim}: it must be at least 0 and below 1")
+        if not 0 <= self.final_steps <= self.steps:
+            raise TrainingError(f"final_steps is {self.final_steps}: it must be 0..{self.steps}, the steps in all")
+        for height, width in self.sizes + self.final_sizes:
+            if height % 32 or width % 32:
+                raise TrainingError(f"size {height}x{width}: both must be multiples of 32, the encoder's stride")
+        if not self.sources or min(self.sources.values()) <= 0:
+            raise TrainingError("sources needs at least one entry, each with a chance above 0")
+
+    def flat(self) -> dict[str, Any]:
+        """Plain values, as the YAML file has them."""
+        values = dataclasses.asdict(self)
+        for key in ("sizes", "final_sizes"):
+            values[key] = [list(size) for size in values[key]]
+        return values
+
+
+def parse_config(values: Any, origin: str) -> TrainConfig:
+    """Checks plain values and makes the config.
+
+    Args:
+        values: What the YAML file holds. `final_sizes: served` stands for the sizes of the service.
+        origin: File name for messages.
+
+    Raises:
+        TrainingError: Unknown, missing or mistyped key.
+    """
+    if not isinstance(values, dict):
+        raise TrainingError(f"{origin}: expected one mapping of keys to values")
+    fields = {f.name: f.type for f in dataclasses.fields(TrainConfig)}
+    unknown, missing = sorted(set(values) - set(fields)), sorted(set(fields) - set(values))
+    if unknown:
+        raise TrainingError(f"{origin}: unknown key {', '.join(unknown)}; known: {', '.join(fields)}")
+    if missing:
+        raise TrainingError(f"{origin}: missing key {', '.join(missing)}")
+    read = {key: _read_value(value, fields[key], f"{origin}: {key}") for key, value in values.items()}
+    return TrainConfig(**read)
+
+
+def _read_value(value: Any, wanted: Any, where: str) -> Any:
+    """`value` as the type of its field."""
+    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if wanted in (int, bool, str) and type(value) is wanted:
+        return value
+    try:
+        if wanted == dict[str, float]:
+            return {str(key): float(chance) for key, chance in value.items()}
+        if wanted == tuple[Size, ...]:
+            if value == "served":
+                return NETWORK_SIZES
+            return tuple((int(height), int(width)) for height, width in value)
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise TrainingError(f"{where} is {value!r}: expected {getattr(wanted, '__name__', wanted)}")
+
+
+def load_config(path: Path) -> TrainConfig:
+    """The recipe in a YAML file; TrainingError when it cannot be read or is not one."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise TrainingError(f"config {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise TrainingError(f"config {path}: not YAML: {str(error).splitlines()[0]}") from error
+    return parse_config(values, str(path))

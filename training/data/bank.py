@@ -1,0 +1,162 @@
+"""All samples of a recipe in memory, split by scene, and batches drawn from them by step number."""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from service.contract import Size
+from training.data import person, rgbd
+from training.data.sample import BrokenSampleError, Sample
+from training.data.transforms import Augmentation, Item, augment
+from training.errors import TrainingError
+
+LONG_SIDE = 448
+"""Pixels; larger pictures are reduced on loading: a little more than the largest served size, 416."""
+
+_HELD_OUT = 10  # one scene in ten is for validation
+
+
+@dataclass
+class Bank:
+    """Samples by source and scene.
+
+    Attributes:
+        train: source -> scene -> samples.
+        held_out: Samples of the scenes kept for validation.
+        broken: Messages of the samples that could not be read.
+    """
+
+    train: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
+    held_out: list[Sample] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        """Number of training samples of each source."""
+        return {source: sum(map(len, scenes.values())) for source, scenes in self.train.items()}
+
+
+def is_held_out(scene: str) -> bool:
+    """Whether a scene is kept for validation: a fixed tenth, by checksum of its name."""
+    return zlib.crc32(scene.encode()) % _HELD_OUT == 0
+
+
+def reduce(sample: Sample, long_side: int = LONG_SIDE) -> Sample:
+    """`sample` with its longer side at most `long_side` pixels."""
+    height, width = sample.image.shape[:2]
+    scale = long_side / max(height, width)
+    if scale >= 1:
+        return sample
+    size = (round(width * scale), round(height * scale))
+    image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    depth, label = sample.inverse_depth, sample.person
+    if depth is not None:
+        depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST).astype(np.float32, copy=False)
+    if label is not None:
+        label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
+    return replace(sample, image=image, inverse_depth=depth, person=label)
+
+
+def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = True) -> Bank:
+    """Reads every sample; a broken one is noted and left out.
+
+    Args:
+        readers: (source, function that reads one sample) pairs; `source` is the name weights refer to.
+        progress: Whether to show a bar.
+
+    Raises:
+        TrainingError: Nothing to train on was read.
+    """
+    bank = Bank()
+    train: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for source, read in tqdm(list(readers), desc="read", unit="sample", disable=not progress):
+        try:
+            sample = reduce(read())
+        except BrokenSampleError as error:
+            bank.broken.append(str(error))
+            continue
+        if is_held_out(sample.scene):
+            bank.held_out.append(sample)
+        else:
+            train[source][sample.scene].append(sample)
+    bank.train = {source: dict(scenes) for source, scenes in train.items()}
+    if not bank.train:
+        raise TrainingError(f"no readable training sample; {len(bank.broken)} broken, first: {bank.broken[:1]}")
+    return bank
+
+
+def readers(root: Path, labels: Path | None) -> Iterator[tuple[str, Callable[[], Sample]]]:
+    """Readers of everything this package trains on below the data folder `root`.
+
+    Sources are the folders of `rgbd/`, the training sets of `truth_person/`, and `photos`. Teacher labels from
+    `labels` join the pairs and the photos; a photo without one is of no use and is not listed.
+    """
+    if not root.is_dir():
+        raise TrainingError(f"data folder not found: {root}; give it with --data")
+    for source in rgbd.RGBD_SETS:
+        for photo in rgbd.read_pairs(root, source):
+            yield source, lambda photo=photo: person.attach_label(rgbd.read_sample(root, photo), labels)  # type: ignore[misc]
+    for photo, mask, source in person.read_masks(root, person.PERSON_TRAIN_SETS):
+        yield source, lambda photo=photo, mask=mask, source=source: person.read_masked(root, photo, mask, source)  # type: ignore[misc]
+    for folder in person.TRAIN_PHOTO_SETS:
+        for photo in sorted((root / "photos" / folder).glob("*.jpg")):
+            if labels and (labels / photo.relative_to(root)).with_suffix(".png").is_file():
+                yield "photos", lambda photo=photo: person.attach_label(person.read_photo(root, photo), labels)  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one step: image uint8 (B, H, W, 3); inverse_depth and person float32 (B, H, W), as in `Item`."""
+
+    image: Tensor
+    inverse_depth: Tensor
+    person: Tensor
+
+    @classmethod
+    def of(cls, items: list[Item]) -> "Batch":
+        """Items of one size, stacked."""
+        return cls(
+            torch.from_numpy(np.stack([item.image for item in items])),
+            torch.from_numpy(np.stack([item.inverse_depth for item in items])),
+            torch.from_numpy(np.stack([item.person for item in items])),
+        )
+
+
+class Sampler:
+    """Batches by step number: the same seed and step give the same batch, so a resumed run misses nothing.
+
+    Args:
+        bank: Samples.
+        weights: Chance of each source; within a source every scene has the same chance, then every frame. A weighted
+            source that the bank does not hold is an error.
+        seed: Of all randomness.
+        strength: Of the augmentation.
+    """
+
+    def __init__(self, bank: Bank, weights: Mapping[str, float], seed: int, strength: Augmentation) -> None:
+        missing = sorted(set(weights) - set(bank.train))
+        if missing:
+            raise TrainingError(f"sources without samples: {', '.join(missing)}; there are {', '.join(bank.train)}")
+        self._sources = [[samples for _, samples in sorted(bank.train[name].items())] for name in weights]
+        chances = np.array(list(weights.values()), np.float64)
+        self._chances = chances / chances.sum()
+        self._seed = seed
+        self._strength = strength
+
+    def batch(self, step: int, count: int, sizes: tuple[Size, ...]) -> Batch:
+        """`count` samples of step `step`, all at one of `sizes`."""
+        rng = np.random.default_rng((self._seed, step))
+        size = sizes[int(rng.integers(len(sizes)))]
+        items = []
+        for source in rng.choice(len(self._sources), count, p=self._chances):
+            scenes = self._sources[source]
+            samples = scenes[int(rng.integers(len(scenes)))]
+            items.append(augment(rng, samples[int(rng.integers(len(samples)))], size, self._strength))
+        return Batch.of(items)

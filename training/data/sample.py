@@ -1,0 +1,58 @@
+"""One training sample and the file readers that all datasets share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+
+class BrokenSampleError(Exception):
+    """A file of one sample cannot be read; the dataset counts it and goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture with whatever truth there is; arrays share (H, W).
+
+    Attributes:
+        name: Path relative to the data root, without suffix.
+        source: Name of the set it comes from.
+        scene: Frames of one scene share it; splits never cut a scene.
+        image: uint8 (H, W, 3) RGB.
+        inverse_depth: float32 (H, W), relative inverse depth, larger = nearer, 0 = no data; None without truth.
+        person: uint8 (H, W), 255 person, 0 not, 127 ignore; None without truth.
+    """
+
+    name: str
+    source: str
+    scene: str
+    image: npt.NDArray[np.uint8]
+    inverse_depth: npt.NDArray[np.float32] | None = None
+    person: npt.NDArray[np.uint8] | None = None
+
+
+def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
+    """RGB uint8 (H, W, 3) of a picture file, EXIF orientation applied; BrokenSampleError when unreadable."""
+    image = _imread(path, cv2.IMREAD_COLOR)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def read_gray(path: Path) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """One-channel picture (H, W), 8 or 16 bit as stored; BrokenSampleError when unreadable."""
+    image = _imread(path, cv2.IMREAD_UNCHANGED)
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+        raise BrokenSampleError(f"{path}: expected one channel of 8 or 16 bit, found {image.dtype} {image.shape}")
+    return image
+
+
+def _imread(path: Path, flags: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    try:
+        raw = np.fromfile(path, np.uint8)
+        image = cv2.imdecode(raw, flags) if raw.size else None
+    except (OSError, cv2.error) as error:
+        raise BrokenSampleError(f"{path}: {error}") from error
+    if image is None:
+        raise BrokenSampleError(f"{path}: not a readable picture")
+    return image  # type: ignore[return-value]  # OpenCV types every picture as a float or integer array

@@ -1,0 +1,149 @@
+"""Joint random transforms: one affine map moves the picture and its truth together, then only colours change.
+
+All randomness comes from the generator that is passed in, so that a step of training can be repeated exactly.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from service.contract import Size
+from training.data.person import IGNORE, PERSON
+from training.data.sample import Sample
+
+NO_LABEL = -1.0
+"""Person target of a pixel without label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A sample at the size of its batch.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        inverse_depth: float32 (H, W), 0 = no data.
+        person: float32 (H, W), probability 0..1, -1 = no label.
+    """
+
+    image: npt.NDArray[np.uint8]
+    inverse_depth: npt.NDArray[np.float32]
+    person: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Strength of the random transforms.
+
+    Attributes:
+        min_crop: Smallest side of a crop, as a share of the largest crop of the wanted aspect.
+        max_crop: Largest; above 1 the crop reaches beyond the picture, where there is no truth.
+        stretch: Largest change of the aspect, as a factor.
+        rotation_deg: Largest rotation, of a third of the samples.
+    """
+
+    min_crop: float = 0.55
+    max_crop: float = 1.1
+    stretch: float = 1.2
+    rotation_deg: float = 8.0
+
+
+def random_map(rng: np.random.Generator, source: Size, target: Size, strength: Augmentation) -> npt.NDArray[np.float64]:
+    """Random crop, stretch, rotation and mirror as one affine map.
+
+    Args:
+        rng: Source of randomness.
+        source: (height, width) of the picture in pixels.
+        target: (height, width) of the result.
+        strength: Limits.
+
+    Returns:
+        (2, 3): target pixel (x, y, 1) -> source pixel (x, y), for `cv2.WARP_INVERSE_MAP`.
+    """
+    stretch = strength.stretch ** rng.uniform(-1, 1)
+    aspect = target[1] / target[0] * stretch
+    height = min(source[0], source[1] / aspect) * rng.uniform(strength.min_crop, strength.max_crop)
+    width = height * aspect
+    # the free play of the crop; negative when it is larger than the picture, and then it is centred
+    x = source[1] / 2 + rng.uniform(-0.5, 0.5) * max(0.0, source[1] - width)
+    y = source[0] / 2 + rng.uniform(-0.5, 0.5) * max(0.0, source[0] - height)
+    turned = rng.random() < 1 / 3
+    angle = np.deg2rad(rng.uniform(-strength.rotation_deg, strength.rotation_deg)) if turned else 0.0
+    mirror = -1.0 if rng.random() < 0.5 else 1.0
+
+    scale_x, scale_y = mirror * width / target[1], height / target[0]
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.array([[cos * scale_x, -sin * scale_y], [sin * scale_x, cos * scale_y]])
+    centre = np.array([(target[1] - 1) / 2, (target[0] - 1) / 2])
+    offset = np.array([x - 0.5, y - 0.5]) - linear @ centre
+    return np.hstack([linear, offset[:, None]])
+
+
+def whole_map(source: Size, target: Size) -> npt.NDArray[np.float64]:
+    """The whole picture stretched to the target: `random_map` without chance."""
+    sx, sy = source[1] / target[1], source[0] / target[0]
+    return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2]])
+
+
+def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item:
+    """`sample` through `mapping`: picture reflected beyond its border, truth absent there.
+
+    Depth takes the nearest pixel, because a mean of near and far is neither and a mean with "no data" is wrong.
+    Person labels become probabilities, and any touch of an unlabelled pixel makes the result unlabelled.
+    """
+    size = (target[1], target[0])
+    inverse = cv2.WARP_INVERSE_MAP
+
+    def move(array: npt.NDArray[np.generic], flags: int, border: int, fill: float = 0.0) -> npt.NDArray[np.float32]:
+        moved = cv2.warpAffine(array, mapping, size, flags=flags | inverse, borderMode=border, borderValue=fill)  # type: ignore[call-overload]
+        result: npt.NDArray[np.float32] = moved
+        return result
+
+    image = move(sample.image, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101).astype(np.uint8, copy=False)
+    depth = np.zeros(target, np.float32)
+    if sample.inverse_depth is not None:
+        depth = move(sample.inverse_depth, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+    person = np.full(target, NO_LABEL, np.float32)
+    if sample.person is not None:
+        share = move((sample.person == PERSON).astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        unknown = move((sample.person == IGNORE).astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, 1.0)
+        person = np.where(unknown > 0.01, np.float32(NO_LABEL), share)
+    return Item(image, depth, person)
+
+
+def jitter(rng: np.random.Generator, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Random light, contrast, gamma, colour cast, saturation; at times grey, blur, noise, JPEG blocks."""
+    x = image
+    if rng.random() < 0.8:
+        # all that acts on one channel alone is one table of 256 values per channel
+        tone = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.normal(0, 0.25))
+        tone = (tone - 0.5) * rng.uniform(0.75, 1.25) + 0.5
+        tone = tone * rng.uniform(0.75, 1.25) * rng.uniform(0.9, 1.1, 3)
+        x = cv2.LUT(x, (np.clip(tone, 0, 1) * 255 + 0.5).astype(np.uint8)[None]).astype(np.uint8, copy=False)
+        x = _saturate(x, rng.uniform(0.5, 1.4))
+    if rng.random() < 0.12:
+        x = _saturate(x, 0.0)
+    if rng.random() < 0.15:
+        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.6)).astype(np.uint8, copy=False)
+    if rng.random() < 0.15:
+        noise = rng.standard_normal(x.shape, np.float32) * np.float32(rng.uniform(1, 12))
+        x = np.clip(x + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.15:
+        packed = cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))])[1]
+        x = cv2.imdecode(packed, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
+    return x
+
+
+def _saturate(image: npt.NDArray[np.uint8], amount: float) -> npt.NDArray[np.uint8]:
+    """Mixes every pixel with its grey value (Rec. 601); 0 = grey, 1 = unchanged, above 1 = more colourful."""
+    grey = np.array([0.299, 0.587, 0.114])
+    matrix = amount * np.eye(3) + (1 - amount) * np.tile(grey, (3, 1))
+    return cv2.transform(image, matrix).astype(np.uint8, copy=False)
+
+
+def augment(rng: np.random.Generator, sample: Sample, target: Size, strength: Augmentation) -> Item:
+    """A random view of `sample` at `target` size."""
+    height, width = sample.image.shape[:2]
+    item = warp(sample, random_map(rng, (height, width), target, strength), target)
+    return Item(jitter(rng, item.image), item.inverse_depth, item.person)

@@ -1,0 +1,150 @@
+"""Losses: scale-and-shift-invariant depth with trimming and gradients, person cross-entropy and Dice.
+
+Depth: Ranftl et al., "Towards Robust Monocular Depth Estimation" (MiDaS), arXiv:1907.01341, equations 5 to 11.
+Prediction and target are each brought to median 0 and mean absolute deviation 1 over *valid* pixels, and the trimmed
+form really drops the largest residuals; both go wrong in widely copied code (isl-org/MiDaS issues 73 and 93).
+Unlike a least-squares alignment, this one cannot turn far into near: its scale is positive by construction.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_MIN_VALID = 64  # pixels; below, median and deviation say nothing
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class DepthLoss:
+    """Both parts of the depth loss, scalars; zero, with a gradient of zero, where a batch holds no depth."""
+
+    ssi: Tensor
+    gradient: Tensor
+
+
+def normalise(values: Tensor, valid: Tensor) -> Tensor:
+    """Shift by the median, scale by the mean absolute deviation, both over valid pixels.
+
+    Args:
+        values: (H, W) float.
+        valid: (H, W) bool, at least one True.
+
+    Returns:
+        (H, W); invalid pixels are shifted and scaled alike.
+    """
+    inside = values[valid]
+    median = inside.median()
+    return (values - median) / ((inside - median).abs().mean() + _EPSILON)
+
+
+def trimmed_mean(residual: Tensor, trim: float) -> Tensor:
+    """Mean over the smallest residuals, divided by the count of all (MiDaS equation 7).
+
+    Args:
+        residual: (N,) absolute residuals.
+        trim: Share of the largest residuals that is dropped, 0 <= trim < 1.
+
+    Returns:
+        Scalar: sum of the kept residuals / N.
+    """
+    count = residual.numel()
+    kept = count - int(trim * count)
+    if kept == count:
+        return residual.mean()
+    # kthvalue is several times faster than a sort; ties at the threshold are all kept
+    threshold = residual.detach().kthvalue(kept).values
+    return residual[residual <= threshold].sum() / count
+
+
+def gradient_term(residual: Tensor, valid: Tensor, scales: int = 4) -> Tensor:
+    """Multi-scale gradient matching (MiDaS equation 11), per picture, then the mean.
+
+    Args:
+        residual: (B, H, W), normalised prediction minus normalised target.
+        valid: (B, H, W) bool.
+        scales: Number of scales; each takes every second pixel of the one before.
+
+    Returns:
+        Scalar: sum over scales of mean |d/dx| + |d/dy| over pairs of valid neighbours.
+    """
+    total = residual.new_zeros(())
+    for scale in range(scales):
+        step = 2**scale
+        r, v = residual[:, ::step, ::step], valid[:, ::step, ::step]
+        for axis in (1, 2):
+            n = r.shape[axis] - 1
+            pair = v.narrow(axis, 0, n) & v.narrow(axis, 1, n)
+            difference = (r.narrow(axis, 1, n) - r.narrow(axis, 0, n)).abs() * pair
+            total = total + (difference.sum((1, 2)) / pair.sum((1, 2)).clamp(min=1)).mean()
+    return total
+
+
+def depth_loss(prediction: Tensor, target: Tensor, trim: float) -> DepthLoss:
+    """Trimmed scale-and-shift-invariant loss and its gradient term, in inverse depth.
+
+    Args:
+        prediction: (B, H, W) float, relative inverse depth.
+        target: (B, H, W) float, relative inverse depth, 0 = no data. Pictures with fewer than 64 valid pixels or
+            without any variation do not count.
+        trim: Share of each picture's pixels with the largest residuals that is left out of the first part.
+
+    Returns:
+        Means over the pictures that count.
+    """
+    valid = target > 0
+    parts, residuals, masks = [], [], []
+    for p, t, v in zip(prediction.float(), target, valid, strict=True):
+        if int(v.sum()) < _MIN_VALID or float(t[v].max() - t[v].min()) < _EPSILON:
+            continue
+        residual = normalise(p, v) - normalise(t, v)
+        parts.append(trimmed_mean(residual[v].abs(), trim) / 2)
+        residuals.append(residual)
+        masks.append(v)
+    if not parts:
+        zero = prediction.sum() * 0.0
+        return DepthLoss(zero, zero)
+    return DepthLoss(torch.stack(parts).mean(), gradient_term(torch.stack(residuals), torch.stack(masks)))
+
+
+@dataclass(frozen=True)
+class PersonLoss:
+    """Both parts of the person loss, scalars; zero, with a gradient of zero, where a batch holds no labels."""
+
+    cross_entropy: Tensor
+    dice: Tensor
+
+
+def person_loss(logit: Tensor, target: Tensor) -> PersonLoss:
+    """Binary cross-entropy over labelled pixels, and soft Dice over the pictures that show a person.
+
+    Dice: Milletari et al., V-Net, arXiv:1606.04797, with squares in the denominator.
+
+    Args:
+        logit: (B, H, W) float.
+        target: (B, H, W) float, probability of a person 0..1, negative = no label.
+
+    Returns:
+        Cross-entropy as the mean over pictures of the mean over their labelled pixels; Dice as a mean over pictures.
+    """
+    logit = logit.float()
+    labelled = (target >= 0).float()
+    truth = target.clamp(min=0)
+    pixels = labelled.sum((1, 2))
+    has_label = pixels > 0
+    if not bool(has_label.any()):
+        zero = logit.sum() * 0.0
+        return PersonLoss(zero, zero)
+    entropy = F.binary_cross_entropy_with_logits(logit, truth, reduction="none") * labelled
+    cross_entropy = (entropy.sum((1, 2))[has_label] / pixels[has_label]).mean()
+
+    shows_person = (truth * labelled).sum((1, 2)) >= 1
+    if not bool(shows_person.any()):
+        return PersonLoss(cross_entropy, logit.sum() * 0.0)
+    probability = torch.sigmoid(logit) * labelled
+    truth = truth * labelled
+    overlap = 2 * (probability * truth).sum((1, 2))
+    extent = (probability**2).sum((1, 2)) + (truth**2).sum((1, 2))
+    dice = 1 - overlap[shows_person] / (extent[shows_person] + _EPSILON)
+    return PersonLoss(cross_entropy, dice.mean())

@@ -1,0 +1,168 @@
+"""FocusOnDepth, small: one encoder, DPT-style fusion, a depth head and a person head.
+
+FocusOnDepth (github.com/antocad/FocusOnDepth, MIT) puts two heads on the dense prediction transformer of Ranftl et
+al., "Vision Transformers for Dense Prediction", arXiv:2103.13413. The shape is theirs: features of four or five
+scales are reassembled to decoder widths, fused from coarse to fine by residual convolution units, and read by two
+heads. Ours differs where two CPU cores must serve it: a convolutional encoder, fewer channels at finer scales, one
+residual unit per scale, batch norm, and softplus in place of the depth head's ReLU or sigmoid, which can die or
+saturate (arXiv:1907.01341 needs any non-negative map).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.models.mobilenet_v2 import MobileNetV2
+
+
+class Normalise(nn.Module):
+    """uint8 (B, H, W, 3) in 0..255 -> float (B, 3, H, W), (value - mean) / std, per channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        return (image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+
+
+class ResidualUnit(nn.Module):
+    """ReLU, 3x3, norm, ReLU, 3x3, norm, plus the input (DPT's RCU with batch norm)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        y: Tensor = self.body(x)
+        return x + y
+
+
+class Reassemble(nn.Module):
+    """One encoder feature at the decoder's width: 1x1 convolution and norm."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W)."""
+        y: Tensor = self.project(x)
+        return y
+
+
+class Readout(nn.Module):
+    """Adds what the whole picture says to every place, as DPT's readout token does: mean, 1x1, 1x1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        y: Tensor = self.body(x.mean(dim=(2, 3), keepdim=True))
+        return x + y
+
+
+class Decoder(nn.Module):
+    """Fuses features from coarse to fine; the result has the finest feature's scale.
+
+    Args:
+        channels: Of the encoder's features, fine to coarse.
+        widths: Of the decoder at the same scales.
+    """
+
+    def __init__(self, channels: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        if len(channels) != len(widths):
+            raise ValueError(f"{len(channels)} encoder features, {len(widths)} decoder widths: give as many of both")
+        self.width = widths[0]
+        self.reassemble = nn.ModuleList(Reassemble(c, w) for c, w in zip(channels, widths, strict=True))
+        self.readout = Readout(widths[-1])
+        self.units = nn.ModuleList(ResidualUnit(w) for w in widths)
+        # before upsampling, where it is cheapest (DPT's out_conv)
+        self.narrow = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(len(widths) - 1))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features (B, C_i, H / 2^i, W / 2^i), fine to coarse -> (B, width, H, W)."""
+        x = self.units[-1](self.readout(self.reassemble[-1](features[-1])))
+        for level in reversed(range(len(features) - 1)):
+            x = F.interpolate(self.narrow[level](x), scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = self.units[level](x + self.reassemble[level](features[level]))
+        result: Tensor = x
+        return result
+
+
+class Head(nn.Module):
+    """ReLU, 3x3, norm, ReLU, 1x1 to one channel, then bilinear to twice the size."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(inputs, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(),
+            nn.Conv2d(hidden, 1, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 2 H, 2 W), unbounded."""
+        # float32: bfloat16 would leave steps of 0.4 % in the depth
+        y = F.interpolate(self.body(x).float(), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return y[:, 0]
+
+
+class FocusOnDepth(nn.Module):
+    """uint8 photo in, inverse depth and person logit out; one encoder pass serves both heads."""
+
+    def __init__(
+        self, normalise: Normalise, encoder: MobileNetV2, decoder: Decoder, depth_head: Head, person_head: Head
+    ) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.encoder = encoder
+        self.decoder = decoder
+        self.depth_head = depth_head
+        self.person_head = person_head
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs the network.
+
+        Args:
+            image: uint8 (B, H, W, 3) sRGB 0..255, H and W multiples of 32.
+
+        Returns:
+            inverse_depth: (B, H, W), relative, > 0, larger = nearer.
+            person: (B, H, W), logit that the pixel shows a person.
+        """
+        fused = self.decoder(self.encoder(self.normalise(image)))
+        return F.softplus(self.depth_head(fused)), self.person_head(fused)
+
+
+class Served(nn.Module):
+    """The network as `service.contract` states it: float32 results, person as a probability."""
+
+    def __init__(self, network: FocusOnDepth) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (B, H, W, 3) -> inverse_depth (B, H, W) >= 0, person (B, H, W) in 0..1."""
+        inverse_depth, logit = self.network(image)
+        return inverse_depth.float(), torch.sigmoid(logit.float())

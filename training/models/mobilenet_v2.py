@@ -1,0 +1,137 @@
+"""MobileNetV2 as a feature encoder.
+
+Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv:1801.04381. Layer numbering and key
+names follow torchvision (BSD-3-Clause); nothing is copied from it. Two differences: batch norm is folded into the
+convolutions, as in the weights we start from (Apache-2.0, TensorFlow's), and a convolution of stride 2 pads
+right and below only, as TensorFlow's SAME does on even sizes. Symmetric padding costs 0.10 of ImageNet top-1.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.errors import TrainingError
+
+# expansion, channels, repeats, stride: table 2 of the paper
+_SETTINGS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+# the last block before each further halving, and the last of all
+_TAPS = (1, 3, 6, 13, 17)
+
+
+class ConvReLU6(nn.Module):
+    """Convolution with bias, then ReLU6 if `active`; stride 2 pads right and below only."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, *, active: bool = True
+    ) -> None:
+        super().__init__()
+        padding = kernel // 2 if stride == 1 else 0
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups)
+        self._pad_end = kernel // 2 if stride == 2 else 0
+        self._active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
+        if self._pad_end:
+            x = F.pad(x, (0, self._pad_end, 0, self._pad_end))
+        x = self.conv(x)
+        return F.relu6(x) if self._active else x
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise 3x3, project 1x1; with a skip where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        layers: list[nn.Module] = [] if expansion == 1 else [ConvReLU6(inputs, hidden, 1)]
+        layers += [
+            ConvReLU6(hidden, hidden, 3, stride, groups=hidden),
+            ConvReLU6(hidden, outputs, 1, active=False),
+        ]
+        self.conv = nn.Sequential(*layers)
+        self._skip = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
+        y: Tensor = self.conv(x)
+        return x + y if self._skip else y
+
+
+class MobileNetV2(nn.Module):
+    """Features at five scales of a picture in -1..1.
+
+    Attributes:
+        channels: Of the features at 1/2, 1/4, 1/8, 1/16 and 1/32.
+    """
+
+    channels = (16, 24, 32, 96, 320)
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [ConvReLU6(3, 32, 3, 2)]
+        inputs = 32
+        for expansion, outputs, repeats, stride in _SETTINGS:
+            for index in range(repeats):
+                layers.append(InvertedResidual(inputs, outputs, stride if index == 0 else 1, expansion))
+                inputs = outputs
+        self.features = nn.ModuleList(layers)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # every convolution here has a bias
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) float in -1..1, H and W multiples of 32 -> features at 1/2, 1/4, 1/8, 1/16, 1/32."""
+        taps = []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in _TAPS:
+                taps.append(x)
+        return taps
+
+
+def load_imagenet(encoder: MobileNetV2, path: Path, sha256: str) -> None:
+    """Copies folded ImageNet weights into `encoder`.
+
+    Args:
+        encoder: Changed in place.
+        path: safetensors file with torchvision's key names, batch norm being the identity apart from its bias.
+        sha256: Of the file; another file is refused.
+
+    Raises:
+        TrainingError: File missing, of another digest, or of another shape.
+    """
+    import safetensors.torch
+
+    if not path.is_file():
+        raise TrainingError(f"encoder weights not found: {path}; give their folder with --weights")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise TrainingError(f"encoder weights {path}: SHA-256 is {found}, the config pins {sha256}")
+    stored = safetensors.torch.load_file(path)
+    state = {}
+    for key in encoder.state_dict():
+        source = _torchvision_key(key)
+        if source not in stored:
+            raise TrainingError(f"encoder weights {path}: no tensor {source}")
+        state[key] = stored[source]
+    encoder.load_state_dict(state)
+
+
+def _torchvision_key(key: str) -> str:
+    """Name in torchvision of one of our tensors: the bias of a convolution is that of the batch norm after it."""
+    # features.0.conv.weight                features.0.0.weight
+    # features.1.conv.0.conv.bias           features.1.conv.0.1.bias
+    # features.1.conv.1.conv.weight (last)  features.1.conv.1.weight
+    # features.1.conv.1.conv.bias (last)    features.1.conv.2.bias
+    parts = key.split(".")
+    block, kind = int(parts[1]), parts[-1]
+    if block == 0:
+        return f"features.0.{0 if kind == 'weight' else 1}.{kind}"
+    index, last = int(parts[3]), 1 if block == 1 else 2
+    if index == last:
+        return f"features.{block}.conv.{index if kind == 'weight' else index + 1}.{kind}"
+    return f"features.{block}.conv.{index}.{0 if kind == 'weight' else 1}.{kind}"

@@ -1,0 +1,223 @@
+"""The one training loop."""
+
+import copy
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, source_revision
+from training.config import TrainConfig
+from training.data.bank import Bank, Batch, Sampler
+from training.data.transforms import Augmentation
+from training.errors import TrainingError
+from training.evaluation import evaluate, predictor
+from training.losses import depth_loss, person_loss
+from training.models import create_model
+from training.models.focus_on_depth import FocusOnDepth
+from training.models.mobilenet_v2 import load_imagenet
+
+LAST = "last.pt"
+_AHEAD = 3  # batches prepared while the network works
+
+
+def make_network(config: TrainConfig, weights: Path | None) -> FocusOnDepth:
+    """The recipe's network with its first weights: seeded, the encoder's from ImageNet where the recipe says so."""
+    torch.manual_seed(config.seed)
+    network = create_model(config.model)
+    if config.encoder_weights:
+        if weights is None:
+            raise TrainingError(f"the recipe starts from {config.encoder_weights}; give its folder with --weights")
+        load_imagenet(network.encoder, weights / config.encoder_weights, config.encoder_sha256)
+    return network
+
+
+def make_optimizer(config: TrainConfig, network: FocusOnDepth) -> torch.optim.AdamW:
+    """AdamW with encoder and rest at their own rates, and decay on convolution weights only."""
+    groups = []
+    encoder = {id(parameter) for parameter in network.encoder.parameters()}
+    for in_encoder in (True, False):
+        for decays in (True, False):
+            parameters = [
+                p for p in network.parameters() if (id(p) in encoder) == in_encoder and (p.ndim > 1) == decays
+            ]
+            peak = config.encoder_lr if in_encoder else config.lr
+            groups.append(
+                {
+                    "params": parameters,
+                    "lr": peak,
+                    "peak_lr": peak,
+                    "weight_decay": config.weight_decay if decays else 0.0,
+                }
+            )
+    return torch.optim.AdamW(groups)
+
+
+def lr_factor(config: TrainConfig, step: int) -> float:
+    """Share of the peak rate at a step: linear warm-up, then cosine to zero."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+@torch.no_grad()
+def update_ema(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Moves the averaged weights and norm statistics towards the network's; faster in the first steps."""
+    decay = min(decay, (1 + step) / (10 + step))
+    current = network.state_dict()
+    for key, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(current[key], 1 - decay)
+        else:
+            value.copy_(current[key])
+
+
+def losses(config: TrainConfig, network: FocusOnDepth, batch: Batch) -> dict[str, Tensor]:
+    """`loss` and its named parts, unweighted."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        inverse_depth, logit = network(batch.image)
+    depth = depth_loss(inverse_depth, batch.inverse_depth, config.trim)
+    person = person_loss(logit, batch.person)
+    total = (
+        config.depth_weight * depth.ssi
+        + config.gradient_weight * depth.gradient
+        + config.person_weight * person.cross_entropy
+        + config.dice_weight * person.dice
+    )
+    return {
+        "loss": total,
+        "depth_ssi": depth.ssi,
+        "depth_gradient": depth.gradient,
+        "person_cross_entropy": person.cross_entropy,
+        "person_dice": person.dice,
+    }
+
+
+def _batches(config: TrainConfig, sampler: Sampler, first: int) -> Iterator[Batch]:
+    """Batches of steps `first` to the last, prepared ahead in one thread."""
+
+    def prepare(step: int) -> Batch:
+        final = step >= config.steps - config.final_steps
+        return sampler.batch(step, config.batch, config.final_sizes if final else config.sizes)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(prepare, step) for step in range(first, min(first + _AHEAD, config.steps))]
+        for step in range(first, config.steps):
+            batch = waiting.pop(0).result()
+            if step + _AHEAD < config.steps:
+                waiting.append(pool.submit(prepare, step + _AHEAD))
+            yield batch
+
+
+@dataclass
+class Run:
+    """Everything that changes while training."""
+
+    network: FocusOnDepth
+    average: FocusOnDepth
+    optimizer: torch.optim.AdamW
+    step: int
+    metrics: dict[str, float]
+
+    @classmethod
+    def start(cls, config: TrainConfig, weights: Path | None) -> "Run":
+        """A fresh run."""
+        network = make_network(config, weights)
+        average = copy.deepcopy(network).requires_grad_(False)
+        return cls(network, average, make_optimizer(config, network), 0, {})
+
+    @classmethod
+    def resume(cls, config: TrainConfig, path: Path) -> "Run":
+        """The run of a checkpoint, which must have been made with the same recipe."""
+        checkpoint = load_checkpoint(path)
+        for key, value in config.flat().items():
+            stored = checkpoint.config.flat()[key]
+            if stored != value:
+                raise TrainingError(f"checkpoint {path}: {key} is {stored} there, {value} in the recipe")
+        network, average = create_model(config.model), create_model(config.model).requires_grad_(False)
+        network.load_state_dict(checkpoint.model)
+        average.load_state_dict(checkpoint.ema)
+        optimizer = make_optimizer(config, network)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        return cls(network, average, optimizer, checkpoint.step, checkpoint.metrics)
+
+    def advance(self, config: TrainConfig, batch: Batch) -> dict[str, float]:
+        """One optimiser step; the parts of the loss. TrainingError when the loss is not finite."""
+        factor = lr_factor(config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        self.network.train()
+        parts = losses(config, self.network, batch)
+        values = {name: float(value.detach()) for name, value in parts.items()}
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(f"loss is {values['loss']} at step {self.step}: {values}; lower lr or look at the data")
+        self.optimizer.zero_grad(set_to_none=True)
+        parts["loss"].backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
+        if not math.isfinite(float(norm)):
+            raise TrainingError(
+                f"gradient is {float(norm)} at step {self.step}: {values}; lower lr or look at the data"
+            )
+        self.optimizer.step()
+        update_ema(self.average, self.network, config.ema_decay, self.step)
+        self.step += 1
+        return values | {"lr": factor * config.lr, "gradient_norm": float(norm)}
+
+    def checkpoint(self, config: TrainConfig, commit: str) -> Checkpoint:
+        """The present state."""
+        return Checkpoint(
+            self.step,
+            self.network.state_dict(),
+            self.average.state_dict(),
+            self.optimizer.state_dict(),
+            config,
+            commit,
+            self.metrics,
+        )
+
+
+def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resume: bool) -> Run:
+    """Trains to the recipe's last step; writes checkpoints, TensorBoard events and validation into `out`.
+
+    Args:
+        config: Recipe.
+        bank: Samples.
+        weights: Folder with the encoder's first weights.
+        out: Folder of the run.
+        resume: Whether to go on from `out`/last.pt.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        TrainingError: Checkpoint of another recipe, source without samples, loss not finite.
+    """
+    strength = Augmentation(config.min_crop, config.max_crop, config.stretch, config.rotation_deg)
+    sampler = Sampler(bank, config.sources, config.seed, strength)
+    run = Run.resume(config, out / LAST) if resume else Run.start(config, weights)
+    commit = source_revision()
+    bar = tqdm(total=config.steps, initial=run.step, desc=config.model, unit="step", mininterval=5)
+    with SummaryWriter(str(out)) as writer:
+        for batch in _batches(config, sampler, run.step):
+            values = run.advance(config, batch)
+            bar.update()
+            if run.step % 20 == 0:
+                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items() if name != "lr"})
+                for name, value in values.items():
+                    writer.add_scalar(f"train/{name}", value, run.step)
+            if run.step % config.validate_every == 0 or run.step == config.steps:
+                run.metrics = evaluate(predictor(run.average), bank.held_out)["all"]
+                tqdm.write(f"step {run.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in run.metrics.items()))
+                for name, value in run.metrics.items():
+                    writer.add_scalar(f"held_out/{name}", value, run.step)
+            if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+                save_checkpoint(out / LAST, run.checkpoint(config, commit))
+    bar.close()
+    return run
