@@ -23,6 +23,9 @@ CACHE_VARIABLE = "DEPTHLENS_OPENVINO_CACHE"
 """Folder of the compiled-model cache; empty or unset: no cache."""
 
 
+_FAILED = "inference failed"
+
+
 def available_cores() -> int:
     """Cores this process may really use: the scheduler's mask, cut by a container's CPU quota; at least 1."""
     cores = len(os.sched_getaffinity(0))
@@ -125,10 +128,9 @@ class TritonPythonModel:
                 for request, size, stop in zip(requests, sizes, np.cumsum(sizes), strict=True)
             ]
         except Exception as error:
-            # The traceback belongs in the log; the answer carries one line without paths.
-            pb_utils.Logger.log_error(f"inference failed: {error}")
-            failure = pb_utils.TritonError(f"inference failed: {type(error).__name__}")
-            return [pb_utils.InferenceResponse(error=failure) for _ in requests]
+            pb_utils.Logger.log_error(f"{_FAILED}: {error}")  # the answer itself tells no paths or shapes
+            # One error object per response: a shared one makes tritonserver end with a segmentation fault.
+            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(_FAILED)) for _ in requests]
 
     def _read(self, request: Any) -> dict[str, NDArray[Any]]:
         return {name: np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name)) for name in self._input_names}
