@@ -1,0 +1,37 @@
+"""Continuing what is seen into what is hidden: push-pull interpolation.
+
+Gortler et al. 1996, The Lumigraph, section 3.4: averages of the known pixels over growing blocks (pull), then unknown
+pixels take the value of the smallest block that knows enough (push).
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.geometry import resize
+
+_ENOUGH: Final = 0.25  # share of known area from which a block's own average is trusted fully
+
+
+def push_pull(weighted: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Fill a picture from where its weight is positive.
+
+    Args:
+        weighted: float32 (h, w, C), values times weight.
+        weight: float32 (h, w), 0..1.
+
+    Returns:
+        float32 (h, w, C): the values where the weight is 1, a smooth continuation where it is 0; zeros when no pixel
+        has weight.
+    """
+    height, width = weight.shape
+    value: NDArray[np.float32] = weighted / np.maximum(weight, np.float32(1e-6))[..., None]
+    if height <= 1 and width <= 1:
+        return value
+    coarse_size = ((height + 1) // 2, (width + 1) // 2)
+    coarse = push_pull(resize(weighted, coarse_size), resize(weight, coarse_size))
+    trust = np.minimum(weight * np.float32(1 / _ENOUGH), 1)[..., None]
+    filled: NDArray[np.float32] = resize(coarse, (height, width))
+    filled += trust * (value - filled)
+    return filled

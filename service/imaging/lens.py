@@ -1,0 +1,109 @@
+"""The lens: how large its circle of confusion is, what shape, and a blur of that shape.
+
+Radius of the circle of confusion in pixels: r = strength_px * |inverse depth - focus|, linear in inverse depth because
+a thin lens has r = f^2 / (2 N p (1 - f / z_f)) * |1/z - 1/z_f| (f focal length, N f-number, p pixel pitch, z depth);
+relative inverse depth leaves one free factor, `strength_px`, proportional to 1 / N.
+"""
+
+import math
+from functools import lru_cache
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from service.contract import Size
+from service.imaging.geometry import resize
+
+_REFERENCE_SHARE: Final = 0.04  # of the long side: the strength at the reference f-number; 31 px at 768
+_REFERENCE_F_NUMBER: Final = 2.8
+_WIDEST_F_NUMBER: Final = 1.4
+MAX_COC_SHARE: Final = 0.06  # of the long side: a cap for time and taste
+_SUBSAMPLES: Final = 8  # per kernel pixel and axis: the edge of a disc is smooth to 1/64 of a pixel's area
+
+
+def strength_from_f_number(f_number: float, long_side_px: int) -> float:
+    """CoC radius in pixels per unit of relative inverse depth: 0.04 * long side * 2.8 / N, capped at 0.06 * long side.
+
+    Raises:
+        ValueError: an f-number that is not positive and finite.
+    """
+    if not (math.isfinite(f_number) and f_number > 0):
+        raise ValueError(f"the f-number must be positive, not {f_number}")
+    return long_side_px * min(_REFERENCE_SHARE * _REFERENCE_F_NUMBER / f_number, MAX_COC_SHARE)
+
+
+def strength_from_blur(blur: float, long_side_px: int) -> float:
+    """CoC radius per unit of relative inverse depth for a share 0..1 of the strongest blur: 0 is none, 1 is f/1.4.
+
+    Raises:
+        ValueError: a share outside 0..1.
+    """
+    if not 0 <= blur <= 1:
+        raise ValueError(f"blur must be within 0..1, not {blur}")
+    return blur * strength_from_f_number(_WIDEST_F_NUMBER, long_side_px)
+
+
+@lru_cache(maxsize=256)
+def _kernel(radius_20: int, blades: int, inverted: bool) -> NDArray[np.float32]:
+    """Aperture of `radius_20` twentieths of a pixel, sampled by pixel area, sum 1. Read-only: it is shared.
+
+    A polygon has the disc's area and a corner at the top; seen from the other side of the focal plane, at the bottom.
+    """
+    radius = radius_20 / 20
+    corner = angle = apothem = 0.0
+    if blades >= 3:
+        angle = math.pi / blades
+        apothem = radius * math.sqrt(angle / math.tan(angle))
+        corner = apothem / math.cos(angle)
+    half = math.ceil(max(radius, corner) + 0.5)
+    side = 2 * half + 1
+    offsets = (np.arange(side * _SUBSAMPLES) + 0.5) / _SUBSAMPLES - side / 2
+    x, y = offsets[None, :], offsets[:, None]
+    if blades >= 3:
+        up = -math.pi / 2 if inverted else math.pi / 2
+        normals = [up + angle * (2 * index + 1) for index in range(blades)]
+        inside = np.all([x * math.cos(normal) - y * math.sin(normal) <= apothem for normal in normals], axis=0)
+    else:
+        inside = x * x + y * y <= radius * radius
+    kernel = inside.reshape(side, _SUBSAMPLES, side, _SUBSAMPLES).mean(axis=(1, 3), dtype=np.float64)
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+    kernel.flags.writeable = False
+    result: NDArray[np.float32] = kernel
+    return result
+
+
+def working_scale(radius_px: float) -> int:
+    """By how much a layer may be shrunk before it is blurred; costs 0.25 dB in all and bounds the kernel."""
+    return 1 if radius_px < 4 else 2 if radius_px < 12 else 4
+
+
+def blur(layer: NDArray[np.float32], radius_px: float, scale: int, blades: int = 0, inverted: bool = False) -> Any:
+    """Convolve a layer that is already shrunk by `scale` with an aperture of `radius_px` full-size pixels.
+
+    Shrinking by area and enlarging linearly each blur a little themselves (variances s^2/12 and s^2/6 per axis against
+    a disc's r^2/4); the disc is made smaller by as much.
+
+    Args:
+        layer: float32 (h, w, C), C up to 4.
+        radius_px: radius of the circle of confusion at full size.
+        scale: 1, 2 or 4.
+        blades: 0 for a disc, else the corners of the aperture.
+        inverted: the aperture's image of what lies on the other side of the focal plane.
+    """
+    own = radius_px if scale == 1 else math.sqrt(max(radius_px**2 - scale**2, 0.25)) / scale
+    kernel = _kernel(max(1, round(own * 20)), blades, inverted and blades % 2 == 1)
+    return cv2.filter2D(layer, -1, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+def shrink(values: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
+    """Area average by a whole factor that divides both sides."""
+    if scale == 1:
+        return values
+    return resize(values, (values.shape[0] // scale, values.shape[1] // scale))
+
+
+def enlarge(values: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """Linear interpolation to (height, width)."""
+    return resize(values, size)

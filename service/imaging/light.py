@@ -1,0 +1,67 @@
+"""Display values to linear light and back, and the light that a clipped lamp has lost.
+
+A lens adds light, not display values: blurring in display values costs 10 dB against ray-traced truth. sRGB transfer
+function of IEC 61966-2-1.
+"""
+
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_LINEAR_STEPS: Final = 65_536  # 20 of them make the smallest display step, so the way there and back is exact
+_CLIPPED: Final = 250  # all channels from here on: what the sensor could not hold
+_SPOT_SHARE: Final = 0.012  # of the long side: a clipped area wider than this is a sky or a wall, not a lamp
+_DARK_LINEAR: Final = 0.25  # mean linear light round a lamp, above which it does not outshine its surroundings
+
+
+def _decode(display: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(display <= 0.04045, display / 12.92, ((display + 0.055) / 1.055) ** 2.4)
+
+
+def _encode(linear: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+_TO_LINEAR: Final = _decode(np.arange(256) / 255).astype(np.float32)
+_TO_DISPLAY: Final = np.rint(_encode(np.arange(_LINEAR_STEPS) / (_LINEAR_STEPS - 1)) * 255).astype(np.uint8)
+
+
+def to_linear(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Linear light float32 0..1 of uint8 sRGB display values, any shape."""
+    linear: NDArray[Any] = cv2.LUT(np.ascontiguousarray(image), _TO_LINEAR)
+    return linear
+
+
+def to_display(linear: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """uint8 sRGB display values of linear light, clipped to 0..1; the exact inverse of `to_linear` on its values."""
+    index = np.clip(linear, 0, 1)
+    index *= np.float32(_LINEAR_STEPS - 1)
+    index += np.float32(0.5)
+    display: NDArray[np.uint8] = _TO_DISPLAY[index.astype(np.uint16)]
+    return display
+
+
+def lamps(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Where small clipped spots stand in dark surroundings: lamps, whose true brightness the picture has lost.
+
+    Args:
+        image: uint8 (H, W, 3).
+
+    Returns:
+        uint8 (H, W), 1 on a lamp; None when there is none. Large clipped areas and those in bright scenes never count:
+        brightening them costs more than it gains.
+    """
+    clipped = (image.min(axis=2) >= _CLIPPED).astype(np.uint8)
+    if not clipped.any():
+        return None
+    long_side = max(image.shape[:2])
+    side = 2 * max(1, round(_SPOT_SHARE * long_side / 2)) + 1
+    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    wide: NDArray[Any] = cv2.morphologyEx(clipped, cv2.MORPH_OPEN, element)
+    reach = 4 * side + 1
+    gray: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    surroundings: NDArray[Any] = cv2.boxFilter(to_linear(gray), -1, (reach, reach))
+    spots: NDArray[Any] = clipped & (1 - wide) & (surroundings < _DARK_LINEAR).astype(np.uint8)
+    return spots if spots.any() else None

@@ -1,0 +1,128 @@
+"""One matte per person out of one matte of all people.
+
+First by connected pieces, then, inside a piece, where the depth jumps: people who overlap in the picture stand at
+different depths. Found on a reduced copy; the soft borders of the full-size matte are kept.
+"""
+
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.depth import finite
+from service.imaging.errors import InvalidMap
+from service.imaging.geometry import resize
+from service.imaging.matte import THRESHOLD, probability
+
+FloatMap = NDArray[np.float32]
+Labels = NDArray[np.int32]
+
+MAX_PEOPLE: Final = 8
+"""Most mattes returned, the largest people first; each costs a whole float map."""
+
+_SPLIT_LONG_SIDE: Final = 320
+_SPECK_SHARE: Final = 0.0008  # of the picture: smaller pieces are specks
+_PART_SHARE: Final = 0.1  # of a connected piece: smaller parts (a hand stretched out) stay with it
+_DEPTH_JUMP: Final = 0.08  # relative inverse depth: the least step between two people who overlap
+_JUMP_WINDOW: Final = 5  # pixels of the reduced copy over which a network's soft depth edge climbs
+
+
+def split(person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8] | None = None) -> FloatMap:
+    """Tell people apart.
+
+    Args:
+        person: (H, W) in 0..1, matte of all people.
+        inverse_depth: (H, W) in 0..1, 1 = nearest.
+        image: uint8 (H, W, 3); not used yet.
+
+    Returns:
+        float32 (N, H, W), one matte per person, nearest (largest median inverse depth) first; N is 0 when there is
+        nobody and at most `MAX_PEOPLE`. Each pixel belongs to at most one of them, save for a soft seam.
+
+    Raises:
+        InvalidMap: maps whose shapes do not agree.
+    """
+    if person.shape != inverse_depth.shape or (image is not None and image.shape[:2] != person.shape):
+        raise InvalidMap(
+            f"The matte is {person.shape}, the inverse depth {inverse_depth.shape}; they must agree.", field="mask"
+        )
+    matte, depth = probability(person), finite(inverse_depth)
+    height, width = matte.shape
+    factor = min(1.0, _SPLIT_LONG_SIDE / max(height, width))
+    small_size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    small, small_depth = resize(matte, small_size), resize(depth, small_size)
+    labels, count = _label(small > THRESHOLD, small_depth)
+    kept = _kept(labels, count, small_depth)
+    if not kept:
+        return np.zeros((0, height, width), np.float32)
+    territory = _territories(labels)
+    mattes = np.empty((len(kept), height, width), np.float32)
+    for index, label in enumerate(kept):
+        member = resize((territory == label).astype(np.float32), (height, width))
+        np.multiply(matte, member, out=mattes[index])
+    return mattes
+
+
+def _components(mask: NDArray[np.bool_]) -> tuple[int, Labels, NDArray[np.int32]]:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas: NDArray[Any] = stats[:, cv2.CC_STAT_AREA]
+    found: NDArray[Any] = labels
+    return count, found, areas
+
+
+def _label(mask: NDArray[np.bool_], depth: FloatMap) -> tuple[Labels, int]:
+    """Labels 1..count of the connected pieces, those with a depth jump inside cut along it; 0 is nobody."""
+    count, pieces, areas = _components(mask)
+    labels = np.zeros(mask.shape, np.int32)
+    element = np.ones((_JUMP_WINDOW, _JUMP_WINDOW), np.uint8)
+    calm = cv2.dilate(depth, element) - cv2.erode(depth, element) < _DEPTH_JUMP
+    used = 0
+    for piece in range(1, count):
+        inside = pieces == piece
+        parts = _parts(inside, inside & calm, depth, int(areas[piece]))
+        for part in parts:
+            used += 1
+            labels[part] = used
+    return labels, used
+
+
+def _parts(inside: NDArray[np.bool_], calm: NDArray[np.bool_], depth: FloatMap, area: int) -> list[NDArray[np.bool_]]:
+    """The piece whole, or its parts on either side of a depth jump, each pixel with the one nearest to it."""
+    count, cores, areas = _components(calm)
+    least = max(_PART_SHARE * area, _SPECK_SHARE * inside.size)
+    seeds = [cores == core for core in range(1, count) if areas[core] >= least]
+    medians = [float(np.median(depth[seed])) for seed in seeds]
+    groups: list[tuple[float, NDArray[np.bool_]]] = []
+    for median, seed in sorted(zip(medians, seeds, strict=True), key=lambda pair: -pair[0]):
+        if groups and groups[-1][0] - median < _DEPTH_JUMP:  # two halves of one person, parted by an arm
+            groups[-1] = (groups[-1][0], groups[-1][1] | seed)
+        else:
+            groups.append((median, seed))
+    if len(groups) < 2:
+        return [inside]
+    costs = []
+    for median, seed in groups:
+        apart = cv2.distanceTransform((~seed).astype(np.uint8), cv2.DIST_L2, 5)
+        costs.append(apart / _JUMP_WINDOW + np.abs(depth - np.float32(median)) / np.float32(_DEPTH_JUMP))
+    nearest = np.argmin(np.stack(costs), axis=0)
+    return [inside & (nearest == index) for index in range(len(groups))]
+
+
+def _kept(labels: Labels, count: int, depth: FloatMap) -> list[int]:
+    """Labels that are no specks, at most MAX_PEOPLE of the largest, nearest first."""
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    large = [label for label in range(1, count + 1) if areas[label] >= max(2, _SPECK_SHARE * labels.size)]
+    largest = sorted(large, key=lambda label: -int(areas[label]))[:MAX_PEOPLE]
+    return sorted(largest, key=lambda label: -float(np.median(depth[labels == label])))
+
+
+def _territories(labels: Labels) -> Labels:
+    """Every pixel of the picture given to the nearest label, so that soft borders outside the mask have an owner."""
+    _, owner = cv2.distanceTransformWithLabels(
+        (labels == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    at_label = labels > 0
+    table = np.zeros(int(owner.max()) + 1, np.int32)
+    table[owner[at_label]] = labels[at_label]
+    return table[owner]

@@ -1,0 +1,271 @@
+"""Refocusing a photo after the fact: a thin lens over the layers of a depth map.
+
+`prepare` does what depends on the photo alone, `render` what depends on focus and aperture, so that a second click on
+the same photo costs only the second. The lens itself is in `lens`, its layers in `layers`, light in `light`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.errors import InvalidMap
+from service.imaging.geometry import check_inside, resize
+from service.imaging.layers import composite, stack
+from service.imaging.lens import MAX_COC_SHARE, strength_from_blur, strength_from_f_number
+from service.imaging.light import lamps, to_display, to_linear
+from service.imaging.snapping import snap_edges, snap_to_matte
+
+__all__ = [
+    "MAX_COC_SHARE",
+    "Scene",
+    "focus_depth_at",
+    "prepare",
+    "render",
+    "strength_from_blur",
+    "strength_from_f_number",
+]
+
+FloatMap = NDArray[np.float32]
+
+_SHARP_PX: Final = 0.4  # circles of confusion up to this radius stay within a pixel: left as they are
+_SHARP_END_PX: Final = 1.2  # from here on the radius is the lens's own again
+_FLAT: Final = 1e-6  # range of inverse depth below which a map says nothing about depth
+_WORKING_PIXELS: Final = 5_000_000  # above, blurred parts are rendered at a whole fraction of the size
+_UNTOUCHED: Final = 1 / 512  # coverage in front of a sharp pixel that cannot change its display value
+_AUTO_GAIN: Final = 5.0  # a clipped lamp counts as six times white: the gain that raised night views by 4 dB
+_WINDOW: Final = 4  # half width of the 9 x 9 window under a click
+_EDGE_SPREAD: Final = 0.05  # inverse depth range in that window from which it is taken to straddle an edge
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """A photo prepared for refocusing.
+
+    `image` uint8 (H, W, 3); `inverse_depth` float32 (H, W) in 0..1, its edges snapped; `mattes` uint8 (N, H, W);
+    `lamps` uint8 (H, W), 1 on small clipped lights, or None.
+    """
+
+    image: NDArray[np.uint8]
+    inverse_depth: FloatMap
+    mattes: NDArray[np.uint8]
+    lamps: NDArray[np.uint8] | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, the photo's own included."""
+        held = self.image.nbytes + self.inverse_depth.nbytes + self.mattes.nbytes
+        return held + (self.lamps.nbytes if self.lamps is not None else 0)
+
+
+def prepare(image: NDArray[np.uint8], inverse_depth: FloatMap, mattes: FloatMap | None = None) -> Scene:
+    """Everything about a photo that depends neither on focus nor on aperture.
+
+    Args:
+        image: uint8 (H, W, 3), sRGB.
+        inverse_depth: (H, W) in 0..1, 1 = nearest; clipped to that, NaN counts as farthest.
+        mattes: (N, H, W) in 0..1, one per person, or None.
+
+    Raises:
+        InvalidMap: shapes that do not agree.
+    """
+    size = image.shape[:2]
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InvalidMap(f"The photo must be uint8 (H, W, 3), not {image.dtype} {image.shape}.", field=None)
+    if inverse_depth.shape != size:
+        raise InvalidMap(
+            f"The inverse depth map is {inverse_depth.shape}, the photo {size}; they must agree.",
+            field="depth",
+            value=list(inverse_depth.shape),
+            limit=list(size),
+        )
+    if mattes is not None and (mattes.ndim != 3 or mattes.shape[1:] != size):
+        raise InvalidMap(
+            f"The mattes are {mattes.shape}, the photo {size}; they must be (N, H, W).",
+            field="mask",
+            value=list(mattes.shape),
+            limit=list(size),
+        )
+    depth = np.clip(np.nan_to_num(inverse_depth.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0), 0, 1)
+    depth = snap_edges(depth)
+    levels = np.zeros((0, *size), np.uint8)
+    if mattes is not None and len(mattes):
+        levels = np.stack([np.rint(np.clip(np.nan_to_num(matte), 0, 1) * 255).astype(np.uint8) for matte in mattes])
+        for matte in levels:
+            depth = snap_to_matte(depth, matte)
+    return Scene(image, depth, levels, lamps(image))
+
+
+def render(
+    scene: Scene,
+    *,
+    focus: float,
+    strength_px: float,
+    subject: int | None = None,
+    blades: int = 0,
+    highlights: float | Literal["auto", "off"] = "auto",
+    front: float = 1.0,
+    back: float = 1.0,
+) -> NDArray[np.uint8]:
+    """The photo as a lens focused on `focus` would show it.
+
+    Radius of the circle of confusion in pixels: strength_px * |inverse_depth - focus|. A strength of 0 and a constant
+    depth map, which says nothing about depth, give the input back bit for bit.
+
+    Args:
+        scene: from `prepare`.
+        focus: inverse depth in focus, 0..1.
+        strength_px: radius per unit of inverse depth, >= 0.
+        subject: index of the matte that counts as lying in the focal plane, whatever its depth; None for none.
+        blades: corners of the aperture, 3 or more; 0 for a disc.
+        highlights: extra light for small clipped lamps in dark surroundings, once they are blurred: 0..1 as a share of
+            six times white, "auto" for all of it, "off" for none.
+        front: factor on the blur of what is nearer than the focus, 0..1.
+        back: factor on the blur of what is farther.
+
+    Returns:
+        uint8 (H, W, 3). Pixels that are in focus and not behind a blurred nearer object are the input's own.
+
+    Raises:
+        ValueError: a number that is not finite, a negative strength, or no such subject.
+    """
+    if (
+        not all(math.isfinite(value) for value in (focus, strength_px, front, back))
+        or min(strength_px, front, back) < 0
+    ):
+        raise ValueError(f"focus {focus}, strength {strength_px}, front {front}, back {back}: finite and not negative")
+    if subject is not None and not 0 <= subject < len(scene.mattes):
+        raise ValueError(f"there is no subject {subject}; the scene has {len(scene.mattes)}")
+    coc = _circles(scene.inverse_depth, focus, strength_px, front, back)
+    matte = scene.mattes[subject] if subject is not None else None
+    if matte is not None:
+        coc[matte > 127] = 0
+    reach = max(float(coc.max()), -float(coc.min()))
+    if float(np.ptp(scene.inverse_depth)) < _FLAT or reach == 0:
+        return scene.image.copy()
+    gain = {"auto": _AUTO_GAIN, "off": 0.0}.get(highlights) if isinstance(highlights, str) else highlights * _AUTO_GAIN
+    lit = scene.lamps if gain else None
+    shrink = math.ceil(math.sqrt(coc.size / _WORKING_PIXELS)) if coc.size > _WORKING_PIXELS else 1
+    rendered, in_front = _rendered(scene.image, coc, matte, lit, gain or 0.0, blades, shrink)
+    return _with_sharp_parts(scene.image, rendered, in_front, coc, matte, shrink)
+
+
+def _circles(inverse_depth: FloatMap, focus: float, strength_px: float, front: float, back: float) -> FloatMap:
+    """Signed circles of confusion: 0 up to `_SHARP_PX`, the lens's own from `_SHARP_END_PX`, linear between."""
+    coc = (inverse_depth - np.float32(focus)) * np.float32(strength_px)
+    if front != 1 or back != 1:
+        coc *= np.where(coc > 0, np.float32(front), np.float32(back))
+    radius = np.abs(coc)
+    eased = (radius - np.float32(_SHARP_PX)) * np.float32(_SHARP_END_PX / (_SHARP_END_PX - _SHARP_PX))
+    eased = np.clip(eased, 0, radius)
+    return np.copysign(eased, coc)
+
+
+def _rendered(
+    image: NDArray[np.uint8],
+    coc: FloatMap,
+    matte: NDArray[np.uint8] | None,
+    lit: NDArray[np.uint8] | None,
+    gain: float,
+    blades: int,
+    shrink: int,
+) -> tuple[FloatMap, FloatMap]:
+    """The composite of all layers in linear light, and the coverage in front of the focal plane, at 1 / `shrink`."""
+    height, width = coc.shape
+    size = (math.ceil(height / shrink), math.ceil(width / shrink))
+    if shrink > 1:
+        lit = cv2.resize(lit, (size[1], size[0]), interpolation=cv2.INTER_AREA) if lit is not None else None  # type: ignore[assignment]
+        matte = resize(matte, size) if matte is not None else None
+        coc = cv2.resize(coc, (size[1], size[0]), interpolation=cv2.INTER_NEAREST) / np.float32(shrink)
+    padding = ((0, -size[0] % 4), (0, -size[1] % 4))
+    sharp = np.pad(resize(to_linear(image), size), (*padding, (0, 0)), mode="edge")
+    light = sharp
+    if lit is not None:
+        light = sharp * (1 + np.float32(gain) * np.pad(lit, padding).astype(np.float32))[..., None]
+    subject = np.pad(matte, padding, mode="edge").astype(np.float32) / np.float32(255) if matte is not None else None
+    layers = stack(np.ascontiguousarray(np.pad(coc, padding, mode="edge")))
+    rendered, in_front = composite(light, sharp, layers, subject, blades)
+    return rendered[: size[0], : size[1]], in_front[: size[0], : size[1]]
+
+
+def _with_sharp_parts(
+    image: NDArray[np.uint8],
+    rendered: FloatMap,
+    in_front: FloatMap,
+    coc: FloatMap,
+    matte: NDArray[np.uint8] | None,
+    shrink: int,
+) -> NDArray[np.uint8]:
+    """Display values, the input's own wherever it is in focus and nothing blurred lies before it."""
+    size = coc.shape
+    if shrink == 1:
+        result = to_display(rendered)
+        untouched = (coc == 0) & (in_front < _UNTOUCHED)
+        if matte is not None:
+            untouched &= (matte == 0) | (matte == 255)
+        result[untouched] = image[untouched]
+        return result
+    result = np.empty_like(image)
+    ramp = np.float32(1 / shrink)
+    small = to_display(rendered)
+    for top in range(0, size[0], 512):  # strips: the float copies of a whole large photo would not fit the budget
+        rows = slice(top, min(top + 512, size[0]))
+        part = _rows_of(small, rows, size).astype(np.float32)
+        weight = np.clip(1 - np.abs(coc[rows]) * ramp, 0, 1) * (1 - _rows_of(in_front, rows, size))
+        if matte is not None:
+            weight = np.where(
+                matte[rows] > 127,
+                matte[rows] / np.float32(255) * (1 - _rows_of(in_front, rows, size)),
+                weight * (1 - matte[rows] / np.float32(255)),
+            )
+        part += weight[..., None] * (image[rows] - part)
+        result[rows] = np.rint(part).astype(np.uint8)
+        same = weight > 1 - _UNTOUCHED
+        result[rows][same] = image[rows][same]
+    return result
+
+
+def _rows_of(small: NDArray[np.generic], rows: slice, size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Rows of a small picture as it would be enlarged to `size`."""
+    scale_y, scale_x = small.shape[0] / size[0], small.shape[1] / size[1]
+    count = rows.stop - rows.start
+    y = ((np.arange(rows.start, rows.stop) + 0.5) * scale_y - 0.5).astype(np.float32)
+    x = ((np.arange(size[1]) + 0.5) * scale_x - 0.5).astype(np.float32)
+    first = max(0, math.floor(float(y[0])))
+    last = min(small.shape[0], math.floor(float(y[-1])) + 2)
+    map_x = np.broadcast_to(x, (count, size[1]))
+    map_y = np.broadcast_to((y - first)[:, None], (count, size[1]))
+    source = np.ascontiguousarray(small[first:last])
+    rows_of: NDArray[Any] = cv2.remap(source, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return rows_of
+
+
+def focus_depth_at(inverse_depth: FloatMap, x: float, y: float, matte: FloatMap | None = None) -> float:
+    """The inverse depth under a click: the median of a 9 x 9 window, on the clicked side of an edge only.
+
+    Args:
+        inverse_depth: (H, W).
+        x: column of the click, 0..W-1.
+        y: row.
+        matte: (H, W) of the clicked person; the window then keeps to the clicked side of its border.
+
+    Raises:
+        OutsideImage: the click is not in the map.
+    """
+    height, width = inverse_depth.shape
+    check_inside(x, y, height, width)
+    row, column = int(y), int(x)
+    rows = slice(max(0, row - _WINDOW), row + _WINDOW + 1)
+    columns = slice(max(0, column - _WINDOW), column + _WINDOW + 1)
+    window = inverse_depth[rows, columns]
+    clicked = float(inverse_depth[row, column])
+    side = np.ones(window.shape, bool)
+    if matte is not None:
+        side = (matte[rows, columns] > 0.5) == (matte[row, column] > 0.5)
+    low, high = float(window[side].min()), float(window[side].max())
+    if high - low > _EDGE_SPREAD:
+        side &= (window > (low + high) / 2) == (clicked > (low + high) / 2)
+    return float(np.median(window[side]))

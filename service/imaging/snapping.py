@@ -1,0 +1,86 @@
+"""Depth edges made as sharp as the photo's own.
+
+A network's depth is soft at edges: between a near object and what is behind it lie depths where nothing is, and a lens
+focused between the two would show them as a ghost band. Each such pixel is given to one of the two sides; where there
+is a person's matte, the matte decides which.
+"""
+
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.filling import push_pull
+from service.imaging.geometry import resize
+
+FloatMap = NDArray[np.float32]
+
+_NETWORK_LONG_SIDE: Final = 384  # pixels of the network's map: what its edges are soft by is measured in them
+_EDGE_REACH: Final = 1.5  # network pixels to each side
+_MATTE_REACH: Final = 2.5
+_EDGE_STEP: Final = 0.05  # inverse depth difference that counts as an edge
+_RAMP_GROWTH: Final = 1.4  # a step keeps its height when looked at twice as widely, a ramp doubles it
+_FILL_PIXELS: Final = 400_000
+
+
+def _reach_px(size: tuple[int, ...], network_px: float) -> int:
+    return max(1, round(network_px * max(size) / _NETWORK_LONG_SIDE))
+
+
+def snap_edges(inverse_depth: FloatMap) -> FloatMap:
+    """Give the in-between pixels of soft depth steps to the nearer or the farther side; leave slopes alone.
+
+    Args:
+        inverse_depth: float32 (H, W) in 0..1.
+    """
+    reach = _reach_px(inverse_depth.shape, _EDGE_REACH)
+
+    def extremes(radius: int) -> tuple[Any, Any]:
+        element = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * radius + 1, 2 * radius + 1))
+        return cv2.erode(inverse_depth, element), cv2.dilate(inverse_depth, element)
+
+    low, high = extremes(reach)
+    step = high - low
+    wide_low, wide_high = extremes(2 * reach)
+    edge = (step > _EDGE_STEP) & (wide_high - wide_low < _RAMP_GROWTH * step)
+    nearer = inverse_depth - low > high - inverse_depth
+    snapped: FloatMap = np.where(edge, np.where(nearer, high, low), inverse_depth)
+    return snapped
+
+
+def snap_to_matte(inverse_depth: FloatMap, matte: NDArray[np.uint8]) -> FloatMap:
+    """Let a person's matte decide where his depth ends.
+
+    In a band round the matte's border, pixels inside whose depth leans to the surroundings take the person's depth, and
+    pixels outside whose depth leans to the person take that of the surroundings.
+
+    Args:
+        inverse_depth: float32 (H, W).
+        matte: uint8 (H, W), 255 = the person.
+    """
+    inside = (matte > 127).astype(np.uint8)
+    if not inside.any() or inside.all():
+        return inverse_depth
+    reach = _reach_px(matte.shape, _MATTE_REACH)
+    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    core = cv2.erode(inside, element, borderType=cv2.BORDER_REPLICATE)
+    beyond = 1 - cv2.dilate(inside, element)
+    if not core.any() or not beyond.any():
+        return inverse_depth
+    person, surroundings = _continued(inverse_depth, core), _continued(inverse_depth, beyond)
+    gap = person - surroundings
+    share = (inverse_depth - surroundings) / np.where(np.abs(gap) > _EDGE_STEP, gap, np.float32(np.inf))
+    band = (core == 0) & (beyond == 0) & (np.abs(gap) > _EDGE_STEP)
+    result = np.where(band & (inside == 1) & (share < 0.9), person, inverse_depth)
+    return np.where(band & (inside == 0) & (share > 0.1) & (share < 1.2), surroundings, result)
+
+
+def _continued(values: FloatMap, where: NDArray[Any]) -> FloatMap:
+    """`values` as they are where `where` is 1, continued smoothly elsewhere; computed at a reduced size."""
+    height, width = values.shape
+    factor = min(1.0, (_FILL_PIXELS / values.size) ** 0.5)
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    weight = where.astype(np.float32)
+    filled = push_pull(resize(values * weight, size)[..., None], resize(weight, size))
+    return resize(np.ascontiguousarray(filled[..., 0]), (height, width))
