@@ -1,0 +1,365 @@
+"""Brings docker/compose.yaml up for real, posts a photo through it, breaks it twice, sees it recover, takes it down.
+
+    tests/e2e/compose-test
+
+One line per step with its seconds; at the first failure the containers' logs follow, and everything is taken down
+all the same. `DEPTHLENS_MODELS` names another model repository than the committed one.
+"""
+
+import io
+import itertools
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from types import FrameType
+
+from engine import ROOT, CommandError, Skip, compose_command, engine, run
+from PIL import Image
+
+STORED_SIZE = (640, 480)
+"""Width and height of the photo as stored; its EXIF orientation 6 turns it, so it is displayed as 480 x 640."""
+DISPLAYED_SIZE = (480, 640)
+IMAGES = ("depthlens-gateway", "depthlens-triton")
+TAG = "e2e"
+TOTAL_TIMEOUT_S = 1200
+BUILD_TIMEOUT_S = 900
+UP_TIMEOUT_S = 240
+NOTICE_S = 5.0
+"""Readiness has to turn 503 within this time."""
+HEALING_S = 10.0
+"""From noticing a dead model to its next answer."""
+RECOVERY_S = 60.0
+REQUEST_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Stack:
+    """The compose project under test."""
+
+    def __init__(self, environment: dict[str, str], compose: tuple[str, ...]) -> None:
+        self.port = free_port()
+        self.project = f"depthlens-e2e-{os.getpid()}"
+        # The settings of whoever runs this must not change what is tested.
+        kept = {key: value for key, value in environment.items() if not key.startswith(("DEPTHLENS_", "COMPOSE_"))}
+        models = environment.get("DEPTHLENS_MODELS") or str(ROOT / "model_repository")
+        self.environment = kept | {"PORT": str(self.port), "DEPTHLENS_TAG": TAG, "DEPTHLENS_MODELS": models}
+        self._containers: dict[str, str] = {}
+        self._compose = (*compose, "-p", self.project, "-f", str(ROOT / "docker/compose.yaml"))
+
+    def compose(self, *arguments: str, timeout_s: float = 60) -> str:
+        return run(*self._compose, *arguments, timeout_s=timeout_s, env=self.environment)
+
+    def docker(self, *arguments: str, timeout_s: float = 60) -> str:
+        return run("docker", *arguments, timeout_s=timeout_s, env=self.environment)
+
+    def container(self, service: str) -> str:
+        if service not in self._containers:
+            self._containers[service] = self.compose("ps", "-q", service).split()[-1]
+        return self._containers[service]
+
+    def inspect(self, service: str) -> dict:
+        return json.loads(self.docker("inspect", self.container(service)))[0]
+
+    def python(self, image: str, program: str) -> str:
+        """Run a program in a fresh container of an image, as compose would confine it."""
+        confined = ("--read-only", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true")
+        return self.docker("run", "--rm", *confined, f"{image}:{TAG}", "python", "-c", program)
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> Answer:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT_S)
+        try:
+            connection.request(method, path, body, {"Content-Type": "image/jpeg"} if body else {})
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, headers, response.read())
+        finally:
+            connection.close()
+
+    def status(self, path: str) -> int:
+        """Status of a GET; 0 when nobody listens."""
+        try:
+            return self.request("GET", path).status
+        except (OSError, HTTPException):
+            return 0
+
+
+def free_port() -> int:
+    with socket.socket() as candidate:
+        candidate.bind(("127.0.0.1", 0))
+        return candidate.getsockname()[1]
+
+
+_numbers = itertools.count()
+
+
+def photo() -> bytes:
+    """A JPEG with a gradient and a block, stored sideways as a phone does; never the same twice.
+
+    The gateway remembers what it computed for a photo and answers it again without Triton.
+    """
+    picture = Image.linear_gradient("L").resize(STORED_SIZE).convert("RGB")
+    left = next(_numbers) % 400
+    picture.paste((250, 220, 180), (left, 120, left + 240, 400))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90, exif=exif)
+    return buffer.getvalue()
+
+
+def check(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+@contextmanager
+def step(title: str) -> Iterator[list[str]]:
+    """Prints the title with the seconds taken and what was added to the list; says which step failed."""
+    details: list[str] = []
+    started = time.monotonic()
+    try:
+        yield details
+    except BaseException:
+        print(f"{time.monotonic() - started:7.1f} s  FAILED: {title}", flush=True)
+        raise
+    print(f"{time.monotonic() - started:7.1f} s  {'; '.join([title, *details])}", flush=True)
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
+    """Seconds until `condition` held."""
+    started = time.monotonic()
+    while not condition():
+        check(time.monotonic() - started < timeout_s, f"{what}: not within {timeout_s:g} s")
+        time.sleep(0.1)
+    return time.monotonic() - started
+
+
+def check_images(stack: Stack) -> Iterator[str]:
+    """The gateway holds no torch and no server; neither image holds a compiler or runs as root."""
+    absent = {"depthlens-gateway": ("torch", "openvino", "pytriton", "pip"), "depthlens-triton": ("torch", "pip")}
+    for image in IMAGES:
+        program = f"""
+import importlib.util, os, shutil
+found = [name for name in {absent[image]!r} if importlib.util.find_spec(name)]
+found += [tool for tool in ("gcc", "cc", "g++", "clang", "make", "ld") if shutil.which(tool)]
+assert not found, f"must not be in the image: {{found}}"
+assert os.getuid() == os.getgid() == 10001, "runs as another user"
+import service
+"""
+        stack.python(image, program)
+        megabytes = int(stack.docker("image", "inspect", "-f", "{{.Size}}", f"{image}:{TAG}")) / 1e6
+        yield f"{image} {megabytes:.0f} MB"
+
+
+def check_confinement(stack: Stack) -> None:
+    """What the running containers are really allowed."""
+    for service in ("gateway", "triton"):
+        state = stack.inspect(service)
+        host = state["HostConfig"]
+        check(host["ReadonlyRootfs"], f"{service}: root is writable")
+        check(host["CapDrop"] == ["ALL"] and not host["CapAdd"], f"{service}: has capabilities")
+        check(any("no-new-privileges" in option for option in host["SecurityOpt"]), f"{service}: can gain privileges")
+        check(host["Memory"] > 0 and host["PidsLimit"] > 0, f"{service}: no limit of memory or processes")
+        check(state["Config"]["User"] == "10001:10001", f"{service}: user is {state['Config']['User']!r}")
+        published = [binding for bindings in (host["PortBindings"] or {}).values() for binding in bindings]
+        expected = [{"HostIp": "127.0.0.1", "HostPort": str(stack.port)}] if service == "gateway" else []
+        check(published == expected, f"{service}: publishes {published}")
+        program = """
+import errno, pathlib
+for folder in ("/", "/opt/depthlens", "/opt/venv", "/etc", "/models"):
+    try:
+        pathlib.Path(folder, "probe").touch()
+    except OSError as error:
+        assert error.errno in (errno.EROFS, errno.EACCES, errno.ENOENT), error
+    else:
+        raise SystemExit(f"{folder} is writable")
+status = dict(line.split(":", 1) for line in pathlib.Path("/proc/1/status").read_text().splitlines())
+assert int(status["CapEff"], 16) == 0 and status["NoNewPrivs"].strip() == "1", status
+"""
+        stack.docker("exec", stack.container(service), "python", "-c", program)
+
+
+def until_ready(stack: Stack, status: int, timeout_s: float) -> float:
+    """Seconds until readiness answers `status`."""
+    return wait_for(lambda: stack.status("/health/ready") == status, timeout_s, f"readiness {status}")
+
+
+def send_photo(stack: Stack) -> None:
+    """All three routes, at the displayed size."""
+    jpeg = photo()
+    depth = stack.request("POST", "/depth", jpeg)
+    check(depth.status == 200, f"/depth answers {depth.status}: {depth.body[:300]!r}")
+    check(depth.body[:8] == b"\x89PNG\r\n\x1a\n", "/depth answers no PNG")
+    width, height, bits, colour = struct.unpack(">IIBB", depth.body[16:26])
+    check(((width, height), bits, colour) == (DISPLAYED_SIZE, 16, 0), f"/depth: {width} x {height}, {bits} bits")
+    for path in ("/segmentation", "/focus?rx=0.5&ry=0.5&mode=plane"):
+        answer = stack.request("POST", path, jpeg)
+        check(answer.status == 200, f"{path} answers {answer.status}: {answer.body[:300]!r}")
+        with Image.open(io.BytesIO(answer.body)) as picture:
+            picture.load()
+            check(picture.size == DISPLAYED_SIZE, f"{path}: {picture.size}")
+            check((picture.format == "JPEG") == path.startswith("/focus"), f"{path}: a {picture.format}")
+
+
+def check_refusal(answer: Answer) -> None:
+    """What /depth says while there is no Triton."""
+    check(answer.status == 503, f"/depth answers {answer.status} without Triton")
+    check(answer.headers.get("content-type", "").startswith("application/problem+json"), "503 is no problem+json")
+    check(int(answer.headers.get("retry-after", "0")) >= 1, "503 without Retry-After")
+    problem = json.loads(answer.body)
+    check(problem["status"] == 503 and bool(problem["code"]), f"503 says {problem}")
+
+
+def outage(stack: Stack) -> Iterator[str]:
+    """Triton is killed by the engine, which counts as a stop by hand: it stays away until somebody starts it."""
+    triton = stack.container("triton")
+    stack.docker("kill", "--signal", "KILL", triton)
+    yield f"not ready after {until_ready(stack, 503, NOTICE_S):.1f} s"
+    started = time.monotonic()
+    check_refusal(stack.request("POST", "/depth", photo()))
+    yield f"/depth 503 with Retry-After in {time.monotonic() - started:.2f} s"
+    check(stack.status("/health/live") == 200, "the gateway is not live")
+    time.sleep(3)
+    check_refusal(stack.request("POST", "/depth", photo()))
+    stack.docker("start", triton)
+    yield f"ready {until_ready(stack, 200, RECOVERY_S):.1f} s after the start"
+
+
+def crash(stack: Stack) -> Iterator[str]:
+    """The main process of the Triton container dies by SIGKILL: the restart policy alone brings it back."""
+    before = stack.inspect("triton")
+    # From the engine's process namespace: inside its own, process 1 cannot be killed.
+    program = f"import os; os.kill({before['State']['Pid']}, 9)"
+    privileges = ("--pid", "host", "--network", "none", "--user", "0", "--cap-drop", "ALL", "--cap-add", "KILL")
+    stack.docker("run", "--rm", *privileges, f"{IMAGES[0]}:{TAG}", "python", "-c", program)
+    started = time.monotonic()
+    refused = 0
+
+    def recovered() -> bool:
+        nonlocal refused
+        answer = stack.request("POST", "/depth", photo())
+        if answer.status != 200:
+            check_refusal(answer)
+            refused += 1
+        after = stack.inspect("triton")
+        return answer.status == 200 and after["RestartCount"] > before["RestartCount"] and after["State"]["Running"]
+
+    wait_for(recovered, RECOVERY_S, "recovery by the restart policy")
+    yield f"{refused} times 503, /depth 200 after {time.monotonic() - started:.1f} s"
+    yield f"ready {until_ready(stack, 200, RECOVERY_S):.1f} s later"
+
+
+def dead_model(stack: Stack) -> Iterator[str]:
+    """The model's process dies, Triton itself lives on and calls itself ready: the supervisor heals."""
+    program = """
+import os, pathlib
+for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    if b"triton_python_backend_stub" in (folder / "cmdline").read_bytes().split(b"\\0")[0]:
+        os.kill(int(folder.name), 9)
+        break
+else:
+    raise SystemExit("no stub process")
+"""
+    stack.docker("exec", stack.container("triton"), "python", "-c", program)
+    yield f"not ready after {until_ready(stack, 503, NOTICE_S):.1f} s"
+    yield f"ready {until_ready(stack, 200, HEALING_S):.1f} s later"
+
+
+def stop(stack: Stack) -> Iterator[str]:
+    """SIGTERM ends both within their grace, by their own will."""
+    for service in ("gateway", "triton"):
+        started = time.monotonic()
+        stack.compose("stop", service, timeout_s=90)
+        yield f"{service} {time.monotonic() - started:.1f} s"
+        status = stack.inspect(service)["State"]["ExitCode"]
+        check(status == 0, f"{service} ended with status {status}")
+
+
+def exercise(stack: Stack) -> None:
+    with step("compose file is valid"):
+        stack.compose("config", "-q")
+    with step("images are built"):
+        stack.compose("build", timeout_s=BUILD_TIMEOUT_S)
+    with step("no torch, no compilers, no root") as details:
+        details += check_images(stack)
+    with step("stack is up: Triton healthy, gateway started"):
+        stack.compose("up", "-d", timeout_s=UP_TIMEOUT_S)
+    with step("gateway is ready"):
+        until_ready(stack, 200, RECOVERY_S)
+    with step("read-only roots, no capabilities, one port on loopback"):
+        check_confinement(stack)
+    with step("photo: depth, mask, refocused"):
+        send_photo(stack)
+    with step("Triton container killed and started") as details:
+        details += outage(stack)
+    with step("photo again"):
+        send_photo(stack)
+    with step("Triton container crashed, restarted by the engine") as details:
+        details += crash(stack)
+    with step("photo again"):
+        send_photo(stack)
+    with step("model's process killed, healed by the supervisor") as details:
+        details += dead_model(stack)
+    with step("photo again"):
+        send_photo(stack)
+    with step("SIGTERM drains") as details:
+        details += stop(stack)
+
+
+def print_logs(stack: Stack) -> None:
+    for command in (("ps",), ("logs", "--no-color", "--tail", "80")):
+        try:
+            print(stack.compose(*command), flush=True)
+        except CommandError as error:
+            print(error, flush=True)
+
+
+def main() -> int:
+    started = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    signal.alarm(TOTAL_TIMEOUT_S)
+    try:
+        with engine() as environment:
+            stack = Stack(environment, compose_command(environment))
+            print(f"{time.monotonic() - started:7.1f} s  engine answers", flush=True)
+            try:
+                exercise(stack)
+            except Exception:
+                print_logs(stack)
+                raise
+            finally:
+                with step("everything taken down"):
+                    stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "30", timeout_s=120)
+    except Skip as reason:
+        print(f"SKIPPED: {reason}")
+        return 0
+    except (AssertionError, CommandError, OSError, HTTPException) as error:
+        print(f"FAILED: {error}")
+        return 1
+    print(f"{time.monotonic() - started:7.1f} s  PASSED")
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(f"ended by {signal.Signals(number).name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
