@@ -56,7 +56,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except FileNotFoundError as error:
         raise TrainingError(f"checkpoint not found: {path}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, KeyError) as error:
-        raise TrainingError(f"checkpoint {path}: not readable: {str(error).splitlines()[0][:200]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise TrainingError(f"checkpoint {path}: not readable: {reason}") from error
 
 
 def source_revision() -> str:

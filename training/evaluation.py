@@ -3,43 +3,45 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from service.contract import NETWORK_SIZES, Size
+from service.imaging.geometry import Letterbox
 from training.data.person import IGNORE, PERSON
 from training.data.sample import Sample
 from training.metrics import depth_metrics, iou
-from training.models.focus_on_depth import FocusOnDepth, Served
+from training.models.focus_on_depth import Served
 
 Predictor = Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 """RGB uint8 (H, W, 3) -> inverse depth and person probability, float32 (H, W) each."""
 
 
-def nearest_size(height: int, width: int) -> Size:
-    """The served size whose aspect is nearest to that of a picture, in ratio."""
-    aspect = np.log(width / height)
-    return min(NETWORK_SIZES, key=lambda size: abs(np.log(size[1] / size[0]) - aspect))
-
-
-def predictor(network: FocusOnDepth) -> Predictor:
-    """Runs `network` on one picture, stretched to the served size nearest in aspect and back."""
-    served = Served(network).eval()
+def predictor(served: Served) -> Predictor:
+    """Runs the network on one picture as the service does: letterboxed into the served size nearest in aspect."""
+    served = served.eval()
 
     def predict(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        height, width = image.shape[:2]
-        size = nearest_size(height, width)
-        shrinks = size[0] * size[1] < height * width
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        fitted = cv2.resize(image, (size[1], size[0]), interpolation=interpolation)
+        letterbox = Letterbox.of(image.shape[0], image.shape[1])
         with torch.inference_mode():
-            results = served(torch.from_numpy(fitted)[None])
-        inverse, person = (cv2.resize(result[0].numpy(), (width, height)) for result in results)
-        return inverse.astype(np.float32, copy=False), person.astype(np.float32, copy=False)
+            inverse, person = served(torch.from_numpy(letterbox.fit(image))[None])
+        return letterbox.unfit(inverse[0].numpy()), letterbox.unfit(person[0].numpy())
 
     return predict
+
+
+def vertical_gradient(
+    image: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Baseline: the lower, the nearer; nobody anywhere."""
+    height, width = image.shape[:2]
+    rows = np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    return np.repeat(rows, width, axis=1), np.zeros((height, width), np.float32)
+
+
+def constant(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Baseline: everything equally far; nobody anywhere."""
+    return np.ones(image.shape[:2], np.float32), np.zeros(image.shape[:2], np.float32)
 
 
 def evaluate(predict: Predictor, samples: Iterable[Sample]) -> dict[str, dict[str, float]]:

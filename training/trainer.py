@@ -20,10 +20,11 @@ from training.errors import TrainingError
 from training.evaluation import evaluate, predictor
 from training.losses import depth_loss, person_loss
 from training.models import create_model
-from training.models.focus_on_depth import FocusOnDepth
+from training.models.focus_on_depth import FocusOnDepth, Served
 from training.models.mobilenet_v2 import load_imagenet
 
 LAST = "last.pt"
+_MAY_CHANGE = {"steps", "final_steps", "validate_every", "checkpoint_every"}
 _AHEAD = 3  # batches prepared while the network works
 
 
@@ -135,11 +136,11 @@ class Run:
 
     @classmethod
     def resume(cls, config: TrainConfig, path: Path) -> "Run":
-        """The run of a checkpoint, which must have been made with the same recipe."""
+        """The run of a checkpoint, which must have been made with the same recipe, apart from its length."""
         checkpoint = load_checkpoint(path)
         for key, value in config.flat().items():
             stored = checkpoint.config.flat()[key]
-            if stored != value:
+            if stored != value and key not in _MAY_CHANGE:
                 raise TrainingError(f"checkpoint {path}: {key} is {stored} there, {value} in the recipe")
         network, average = create_model(config.model), create_model(config.model).requires_grad_(False)
         network.load_state_dict(checkpoint.model)
@@ -213,7 +214,7 @@ def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resu
                 for name, value in values.items():
                     writer.add_scalar(f"train/{name}", value, run.step)
             if run.step % config.validate_every == 0 or run.step == config.steps:
-                run.metrics = evaluate(predictor(run.average), bank.held_out)["all"]
+                run.metrics = evaluate(predictor(Served(run.average)), bank.held_out)["all"]
                 tqdm.write(f"step {run.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in run.metrics.items()))
                 for name, value in run.metrics.items():
                     writer.add_scalar(f"held_out/{name}", value, run.step)

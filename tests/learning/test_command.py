@@ -1,0 +1,72 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from training.__main__ import main
+
+
+def one_line(capsys):
+    text = capsys.readouterr().err
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "label", "export"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: python -m training" in capsys.readouterr().out
+
+
+def test_help_of_the_whole_needs_no_torch():
+    code = "import sys, training.__main__; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_a_missing_recipe_is_one_line(tmp_path, capsys):
+    missing = str(tmp_path / "none.yaml")
+    assert main(["train", "--config", missing, "--data", str(tmp_path), "--out", str(tmp_path)]) == 1
+    assert one_line(capsys) == f"error: config {missing}: No such file or directory"
+
+
+def test_an_unknown_key_is_one_line(tmp_path, capsys, tiny_values):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values | {"colour": "red"}))
+    assert main(["train", "--config", str(recipe), "--data", str(tmp_path), "--out", str(tmp_path)]) == 1
+    assert "unknown key colour" in one_line(capsys)
+
+
+def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
+    path = str(tmp_path / "none.pt")
+    assert main(["export", "--checkpoint", path]) == 1
+    assert one_line(capsys) == f"error: checkpoint not found: {path}"
+
+
+def test_metrics_of_another_checkpoint_are_refused(tiny, bank, tmp_path, capsys):
+    from training.checkpoint import save_checkpoint
+    from training.trainer import Run
+
+    path, metrics = tmp_path / "last.pt", tmp_path / "metrics.json"
+    save_checkpoint(path, Run.start(tiny, None).checkpoint(tiny, "abc"))
+    metrics.write_text('{"checkpoint_sha256": "123"}')
+    arguments = ["export", "--checkpoint", str(path), "--metrics", str(metrics), "--repository", str(tmp_path / "r")]
+    assert main(arguments) == 1
+    assert "of another checkpoint" in one_line(capsys)
+    assert not (tmp_path / "r").exists()
+
+
+def test_train_then_evaluate(tiny_values, data_folder, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tiny_values | {"sources": {"wildrgbd_page": 2, "synth_room": 1}, "steps": 2}))
+    out = tmp_path / "run"
+    arguments = ["train", "--config", str(recipe), "--data", str(data_folder), "--out", str(out)]
+    assert main(arguments) == 0
+    assert (out / "last.pt").is_file()
+    printed = capsys.readouterr()
+    assert "1 broken samples left out, first: " in printed.err
+    assert main(["evaluate", "--checkpoint", str(out / "last.pt"), "--data", str(data_folder)]) == 1
+    assert "depth truth not found" in one_line(capsys)

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+import training
+from service.contract import NETWORK_SIZES
+from training.config import load_config, parse_config
+from training.errors import TrainingError
+from training.models import MODELS
+
+RECIPES = sorted((Path(training.__file__).parent / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads(path):
+    recipe = load_config(path)
+    assert recipe.model in MODELS
+    assert not recipe.encoder_weights or len(recipe.encoder_sha256) == 64
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+def test_served_stands_for_the_sizes_of_the_service(tiny_values):
+    assert parse_config(tiny_values | {"final_sizes": "served"}, "x").final_sizes == NETWORK_SIZES
+
+
+def test_flat_values_make_the_same_config(tiny):
+    assert parse_config(tiny.flat(), "again") == tiny
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 1}, "unknown key learning_rate; known: model"),
+        ({"steps": "many"}, "steps is 'many': expected int"),
+        ({"steps": True}, "steps is True"),
+        ({"bf16": 1}, "bf16 is 1: expected bool"),
+        ({"trim": 1.0}, "trim is 1.0"),
+        ({"sizes": [[64, 60]]}, "size 64x60: both must be multiples of 32"),
+        ({"sizes": [64, 64]}, "sizes is "),
+        ({"final_steps": 9}, "final_steps is 9"),
+        ({"sources": {}}, "sources needs"),
+        ({"sources": {"rooms": 0}}, "sources needs"),
+        ({"sources": ["rooms"]}, "sources is "),
+    ],
+)
+def test_wrong_values_are_named(tiny_values, change, message):
+    with pytest.raises(TrainingError, match=message.replace("[", r"\[")):
+        parse_config(tiny_values | change, "recipe.yaml")
+
+
+def test_missing_key_is_named(tiny_values):
+    del tiny_values["seed"]
+    with pytest.raises(TrainingError, match=r"recipe.yaml: missing key seed"):
+        parse_config(tiny_values, "recipe.yaml")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "just words"])
+def test_files_that_are_no_recipe(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match=r"recipe\.yaml"):
+        load_config(path)
+
+
+def test_absent_file(tmp_path):
+    with pytest.raises(TrainingError, match="No such file"):
+        load_config(tmp_path / "none.yaml")

@@ -1,0 +1,203 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from training.data import person, rgbd
+from training.data.bank import Bank, Sampler, fill, is_held_out, readers, reduce
+from training.data.sample import BrokenSampleError, Sample, read_gray, read_rgb
+from training.data.transforms import NO_LABEL, Augmentation, augment, jitter, random_map, warp, whole_map
+from training.data.truth import depth_truth
+from training.errors import TrainingError
+
+
+def coded(height=60, width=80):
+    """A sample whose picture, depth and mask all show the same smooth pattern."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    value = 0.2 + 0.3 * rows / height + 0.4 * columns / width
+    image = np.repeat((value * 255)[..., None], 3, axis=2).astype(np.uint8)
+    mask = np.where(value > 0.55, 255, 0).astype(np.uint8)
+    return Sample("a", "s", "s", image, value.astype(np.float32), mask)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_picture_and_truth_stay_aligned(seed):
+    rng = np.random.default_rng(seed)
+    item = warp(coded(), random_map(rng, (60, 80), (64, 96), Augmentation()), (64, 96))
+    inside = item.inverse_depth > 0
+    assert inside.mean() > 0.5
+    seen = item.image[..., 0] / 255.0
+    assert np.abs(seen - item.inverse_depth)[inside].max() < 0.03
+    labelled = item.person >= 0
+    assert ((item.inverse_depth > 0.57) <= (item.person > 0.5))[inside & labelled].all()
+    assert ((item.inverse_depth < 0.53) & inside <= (item.person < 0.5))[inside & labelled].all()
+
+
+def test_beyond_the_picture_there_is_no_truth():
+    strength = Augmentation(min_crop=1.5, max_crop=1.5, stretch=1.0, rotation_deg=0.0)
+    item = warp(coded(), random_map(np.random.default_rng(0), (60, 80), (64, 96), strength), (64, 96))
+    assert item.inverse_depth[0, 0] == 0
+    assert item.person[0, 0] == NO_LABEL
+    assert item.image[0, 0, 0] > 0
+
+
+def test_some_views_are_mirrored_and_some_are_not():
+    mirrored = {
+        bool(random_map(np.random.default_rng(s), (60, 80), (64, 96), Augmentation())[0, 0] < 0) for s in range(20)
+    }
+    assert mirrored == {True, False}
+
+
+def test_whole_map_is_a_plain_resize():
+    sample = coded(64, 96)
+    item = warp(sample, whole_map((64, 96), (32, 64)), (32, 64))
+    wanted = cv2.resize(sample.image, (64, 32), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(item.image.astype(int) - wanted).max() <= 1
+
+
+def test_ignored_pixels_get_no_label_and_borders_are_soft():
+    sample = coded()
+    sample.person[:, :40] = 127
+    item = warp(sample, whole_map((60, 80), (32, 32)), (32, 32))
+    assert (item.person[:, :15] == NO_LABEL).all()
+    assert (item.person[:, 18:] >= 0).all()
+
+
+def test_depth_is_never_mixed_with_no_data():
+    sample = coded()
+    sample.inverse_depth[::2] = 0
+    sample.inverse_depth[1::2] = 0.5
+    item = warp(sample, random_map(np.random.default_rng(1), (60, 80), (64, 96), Augmentation()), (64, 96))
+    assert set(np.unique(item.inverse_depth)) == {0, 0.5}
+
+
+def test_a_sample_without_truth_has_no_targets():
+    sample = Sample("a", "s", "s", coded().image)
+    item = augment(np.random.default_rng(0), sample, (64, 64), Augmentation())
+    assert not item.inverse_depth.any()
+    assert (item.person == NO_LABEL).all()
+
+
+def test_jitter_keeps_shape_and_type_and_is_repeatable():
+    image = coded().image
+    for seed in range(30):
+        first, second = (jitter(np.random.default_rng(seed), image) for _ in range(2))
+        assert first.shape == image.shape
+        assert first.dtype == np.uint8
+        assert (first == second).all()
+
+
+def test_reading_the_data_folder_counts_the_broken_sample(data_folder, tmp_path):
+    labels = tmp_path / "labels"
+    (labels / "photos" / "imagenet").mkdir(parents=True)
+    cv2.imwrite(str(labels / "photos" / "imagenet" / "cat.png"), np.full((96, 128), 255, np.uint8))
+    bank = fill(readers(data_folder, labels), progress=False)
+    found = [s for scenes in bank.train.values() for samples in scenes.values() for s in samples] + bank.held_out
+    assert sorted(s.name for s in found) == [
+        "photos/imagenet/cat",  # not bsds: unseen photos are never read
+        "rgbd/synth_room/0000",
+        "rgbd/wildrgbd_page/w00_0001",
+        "rgbd/wildrgbd_page/w01_0001",
+        "truth_person/humanseg/1",  # not ccp: truth is for judging
+    ]
+    assert len(bank.broken) == 1
+    assert "w00_0002.jpg: not a readable picture" in bank.broken[0]
+
+
+def test_photos_without_labels_are_not_read(data_folder):
+    bank = fill(readers(data_folder, None), progress=False)
+    assert "photos" not in bank.train
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    def broken():
+        raise BrokenSampleError("a.jpg: torn")
+
+    with pytest.raises(TrainingError, match=r"no readable training sample; 1 broken, first: \['a.jpg: torn'\]"):
+        fill([("rooms", broken)], progress=False)
+    with pytest.raises(TrainingError, match="data folder not found"):
+        list(readers(tmp_path / "none", None))
+
+
+def test_photo_sets_for_training_and_for_looking_are_disjoint():
+    assert not set(person.TRAIN_PHOTO_SETS) & set(person.UNSEEN_PHOTO_SETS)
+    assert not set(person.PERSON_TRAIN_SETS) & set(person.PERSON_TRUTH_SETS)
+
+
+def test_frames_of_one_scene_share_its_name_and_its_side_of_the_split():
+    assert rgbd.scene_of("wildrgbd_page", "w00_0035") == rgbd.scene_of("wildrgbd_page", "w00_0600")
+    assert rgbd.scene_of("da3_page", "dtu__scan110_0001") != rgbd.scene_of("da3_page", "dtu__scan114_0001")
+    assert rgbd.scene_of("synth_room", "0004") == "synth_room"
+    assert any(is_held_out(f"s{i}") for i in range(50))
+    assert not all(is_held_out(f"s{i}") for i in range(50))
+
+
+def test_metric_depth_becomes_inverse_depth(tmp_path):
+    path = tmp_path / "a.depth.png"
+    cv2.imwrite(str(path), np.array([[0, 500, 2000]], np.uint16))
+    assert rgbd.read_inverse_depth(path)[0] == pytest.approx([0, 0.002, 0.0005])
+
+
+def test_depth_of_unknown_offset_is_never_inverted(tmp_path):
+    path = tmp_path / "a.dep8.png"
+    cv2.imwrite(str(path), np.array([[1, 255]], np.uint8))
+    with pytest.raises(BrokenSampleError, match=r"neither .inv8.png nor"):
+        rgbd.read_inverse_depth(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff torn"])
+def test_unreadable_files(tmp_path, content):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    for read in (read_rgb, read_gray):
+        with pytest.raises(BrokenSampleError, match=r"a\.jpg"):
+            read(path)
+    with pytest.raises(BrokenSampleError, match="No such file"):
+        read_rgb(tmp_path / "none.jpg")
+
+
+def test_labels_of_another_size_are_broken(tmp_path):
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((3, 3), np.uint8))
+    with pytest.raises(BrokenSampleError, match=r"\(3, 3\), its photo \(60, 80\)"):
+        person.attach_label(Sample("x", "s", "s", coded().image), tmp_path)
+
+
+def test_large_pictures_are_reduced_with_their_truth():
+    small = reduce(coded(300, 900), long_side=90)
+    assert small.image.shape == (30, 90, 3)
+    assert small.inverse_depth.shape == small.person.shape == (30, 90)
+
+
+def test_batches_depend_on_seed_and_step_only(bank):
+    first, second = (Sampler(bank, {"rooms": 1}, 3, Augmentation()) for _ in range(2))
+    second.batch(0, 2, ((64, 64),))
+    a, b, other = first.batch(5, 2, ((64, 64),)), second.batch(5, 2, ((64, 64),)), first.batch(6, 2, ((64, 64),))
+    assert torch.equal(a.image, b.image)
+    assert torch.equal(a.person, b.person)
+    assert not torch.equal(a.image, other.image)
+    assert a.image.shape == (2, 64, 64, 3)
+
+
+def test_every_source_of_the_recipe_must_have_samples(bank):
+    with pytest.raises(TrainingError, match="sources without samples: streets; there are rooms"):
+        Sampler(bank, {"streets": 1, "rooms": 1}, 0, Augmentation())
+
+
+def test_scenes_have_equal_chances_whatever_their_frames(sample_of):
+    many, one = [sample_of(0)] * 99, [sample_of(1)]
+    sampler = Sampler(Bank(train={"rooms": {"a": many, "b": one}}), {"rooms": 1}, 0, Augmentation(1, 1, 1, 0))
+    reds = [int(sampler.batch(step, 1, ((96, 128),)).person.argmax()) for step in range(40)]
+    # two scenes, each plain or mirrored: the lone frame must turn up about half the time
+    assert len(set(reds)) == 4
+
+
+def test_depth_truth_reads_depth_and_disparity(tmp_path):
+    folder = tmp_path / "truth_depth"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.zeros((1, 2, 3), np.uint8))
+    cv2.imwrite(str(folder / "a_gt.png"), np.array([[0, 4000]], np.uint16))
+    entry = '{"rgb": "truth_depth/a.png", "gt": "truth_depth/a_gt.png", "unit": 0.001, "set": "s", "kind": "%s"}'
+    (folder / "index.json").write_text(f"[{entry % 'depth'}, {entry % 'disparity'}]")
+    depth, disparity = depth_truth(tmp_path)
+    assert depth.inverse_depth[0] == pytest.approx([0, 0.25])
+    assert disparity.inverse_depth[0] == pytest.approx([0, 4.0])

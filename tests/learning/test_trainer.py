@@ -1,0 +1,133 @@
+import dataclasses
+
+import pytest
+import torch
+
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.errors import TrainingError
+from training.models import create_model
+from training.trainer import LAST, Run, lr_factor, make_optimizer, train, update_ema
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tiny, bank, tmp_path):
+    whole = train(tiny, bank, None, tmp_path / "whole", resume=False)
+
+    half = dataclasses.replace(tiny, checkpoint_every=2)
+    stopped = Run.start(half, None)
+    out = tmp_path / "halves"
+
+    class Stop(Exception):
+        pass
+
+    class StoppingBank(type(bank)):
+        """Ends the run at its validation, after the checkpoint of step 2."""
+
+    first = dataclasses.replace(half, validate_every=3)
+    broken = StoppingBank(bank.train, Raises(Stop))
+    with pytest.raises(Stop):
+        train(first, broken, None, out, resume=False)
+    assert load_checkpoint(out / LAST).step == 2
+    resumed = train(first, bank, None, out, resume=True)
+
+    assert stopped.step == 0
+    assert resumed.step == whole.step == tiny.steps
+    assert same(resumed.network.state_dict(), whole.network.state_dict())
+    assert same(resumed.average.state_dict(), whole.average.state_dict())
+
+
+class Raises(list):
+    """A list of held-out samples whose first use raises."""
+
+    def __init__(self, error):
+        super().__init__()
+        self._error = error
+
+    def __iter__(self):
+        raise self._error
+
+
+def test_training_writes_checkpoint_events_and_metrics(tiny, bank, tmp_path):
+    run = train(tiny, bank, None, tmp_path, resume=False)
+    assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"last", "events"}
+    stored = load_checkpoint(tmp_path / LAST)
+    assert stored.step == 4
+    assert stored.config == tiny
+    assert stored.commit
+    assert {"delta1", "abs_rel", "polarity", "iou"} <= set(run.metrics)
+    assert stored.metrics == run.metrics
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tiny, bank, tmp_path):
+    train(tiny, bank, None, tmp_path, resume=False)
+    with pytest.raises(TrainingError, match=r"last\.pt: lr is 0.001 there, 0.5 in the recipe"):
+        train(dataclasses.replace(tiny, lr=0.5), bank, None, tmp_path, resume=True)
+
+
+def test_a_run_may_be_made_longer(tiny, bank, tmp_path):
+    train(tiny, bank, None, tmp_path, resume=False)
+    assert train(dataclasses.replace(tiny, steps=5), bank, None, tmp_path, resume=True).step == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_damaged_checkpoints(tmp_path, content):
+    path = tmp_path / LAST
+    path.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"last\.pt: not readable"):
+        load_checkpoint(path)
+    with pytest.raises(TrainingError, match="checkpoint not found"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(tiny, tmp_path):
+    path = tmp_path / LAST
+    run = Run.start(tiny, None)
+    save_checkpoint(path, run.checkpoint(tiny, "abc"))
+    before = path.read_bytes()
+    bad = dataclasses.replace(run.checkpoint(tiny, "abc"), commit=lambda: None)
+    with pytest.raises(Exception, match="pickle"):
+        save_checkpoint(path, bad)
+    assert path.read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tiny, bank, tmp_path):
+    with pytest.raises(TrainingError, match=r"(loss|gradient) is (nan|inf) at step \d"):
+        train(dataclasses.replace(tiny, depth_weight=float("nan")), bank, None, tmp_path, resume=False)
+    assert not (tmp_path / LAST).exists()
+
+
+def test_encoder_weights_need_their_folder(tiny):
+    with pytest.raises(TrainingError, match="--weights"):
+        Run.start(dataclasses.replace(tiny, encoder_weights="x.safetensors"), None)
+
+
+def test_rate_rises_then_falls_to_zero(tiny):
+    recipe = dataclasses.replace(tiny, steps=102, final_steps=0, warmup_steps=2)
+    assert [lr_factor(recipe, step) for step in (0, 1, 2, 52, 102)] == pytest.approx([0.5, 1, 1, 0.5, 0])
+
+
+def test_encoder_has_its_own_rate_and_biases_do_not_decay(tiny):
+    network = create_model(tiny.model)
+    groups = make_optimizer(tiny, network).param_groups
+    assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in network.parameters())
+    assert {(g["lr"], g["weight_decay"]) for g in groups} == {
+        (0.0005, 0.01),
+        (0.0005, 0.0),
+        (0.001, 0.01),
+        (0.001, 0.0),
+    }
+    assert all(p.ndim > 1 for g in groups if g["weight_decay"] for p in g["params"])
+
+
+def test_averaged_weights_follow():
+    network, average = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    torch.nn.init.ones_(network.weight)
+    torch.nn.init.zeros_(average.weight)
+    update_ema(average, network, 0.9, step=10_000)
+    assert average.weight.item() == pytest.approx(0.1)
+    # early steps move faster: (1 + 0) / (10 + 0) is kept
+    update_ema(average, network, 0.9, step=0)
+    assert average.weight.item() == pytest.approx(0.91)
