@@ -139,14 +139,16 @@ def encode_npy(array: NDArray[Any]) -> bytes:
 
 
 def encode_npz(**arrays: NDArray[Any]) -> bytes:
-    """A compressed .npz file of named arrays."""
+    """A compressed .npz file of named arrays, none of them of objects."""
+    if any(array.dtype.hasobject for array in arrays.values()):
+        raise ValueError("arrays of objects cannot be read back without pickle")
     stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    np.savez_compressed(stream, **arrays)
     return stream.getvalue()
 
 
 def encode_tiff_float(array: NDArray[np.float32], description: str | None = None) -> bytes:
-    """A float32 TIFF of an (H, W) map, deflated with the floating-point predictor; `description` in its first page."""
+    """A deflated float32 TIFF of an (H, W) map, `description` in its first page."""
     if array.ndim != 2 or array.size == 0:
         raise InvalidMap(f"A TIFF map has the shape (H, W), not {array.shape}.", value=list(array.shape))
     stream = io.BytesIO()
@@ -155,7 +157,6 @@ def encode_tiff_float(array: NDArray[np.float32], description: str | None = None
         array.astype(np.float32, copy=False),
         photometric="minisblack",
         compression="zlib",
-        predictor=True,
         description=description,
         metadata=None,
     )
