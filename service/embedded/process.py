@@ -28,6 +28,8 @@ _LOG_LINE = re.compile(r"^([EWIV])\d{4} [\d:.]+ \d+ (\S+?:\d+)\] \"?(.*?)\"?$")
 _LEVELS = {"E": logging.ERROR, "W": logging.WARNING, "I": logging.DEBUG, "V": logging.DEBUG}
 _NORMAL_WITHOUT_GPU = ("CudaDriverHelper", "CUDA driver version", "pinned system memory", "no pinned memory pool")
 _KEPT_LINES = 200
+_LAST_LISTENER = "Started Metrics Service"
+_NO_LISTENER = "failed to start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,12 @@ def pick_ports(settings: EmbeddedSettings) -> Ports:
 
 
 class TritonProcess:
-    """A running tritonserver under its guard; made by `launch`."""
+    """A running tritonserver under its guard; made by `launch`.
+
+    Attributes:
+        listening: True once all three listeners are open, False when one could not be, None before. They open one
+            after the other, so a server that answers over gRPC may still end because its HTTP port is taken.
+    """
 
     def __init__(self, guard: asyncio.subprocess.Process, prefix: str, directory: Path) -> None:
         self._guard = guard
@@ -66,6 +73,7 @@ class TritonProcess:
         self._directory = directory
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._log = asyncio.create_task(self._forward_log())
+        self.listening: bool | None = None
 
     @classmethod
     async def launch(
@@ -76,15 +84,15 @@ class TritonProcess:
         Raises:
             OSError: no room for the working directory or the shared memory.
         """
-        directory = Path(tempfile.mkdtemp(prefix="depthlens-triton-"))
-        binary.make_backend_directory(directory / "backends")
-        working_directory = settings.working_directory or directory / "empty"
-        working_directory.mkdir(exist_ok=True)
         environment = binary.environment(os.environ)
         if settings.cache is not None and _writable(settings.cache):
             environment[_OPENVINO_CACHE_VARIABLE] = settings.cache.as_posix()
         prefix, lock = shm.claim_prefix()
         try:
+            directory = Path(tempfile.mkdtemp(prefix=prefix))
+            binary.make_backend_directory(directory / "backends")
+            working_directory = settings.working_directory or directory / "empty"
+            working_directory.mkdir(exist_ok=True)
             guard = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", _GUARD.as_posix()),
                 *("--exit-timeout-s", str(settings.exit_timeout_s), "--lock-fd", str(lock)),
@@ -114,7 +122,7 @@ class TritonProcess:
 
     def log_lines(self) -> list[str]:
         """The last lines the server wrote, those about errors alone when there are any."""
-        lines = list(self._lines)
+        lines = [line for line in self._lines if not any(text in line for text in _NORMAL_WITHOUT_GPU)]
         return [line for line in lines if line.startswith("E") or "error" in line.lower()] or lines
 
     async def wait(self) -> int:
@@ -162,6 +170,10 @@ class TritonProcess:
                 return
             line = raw.decode(errors="replace").rstrip()
             self._lines.append(line)
+            if _LAST_LISTENER in line:
+                self.listening = True
+            elif _NO_LISTENER in line:
+                self.listening = False
             match = _LOG_LINE.match(line)
             if match:
                 level = logging.DEBUG if any(text in line for text in _NORMAL_WITHOUT_GPU) else _LEVELS[match[1]]

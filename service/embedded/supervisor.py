@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -38,14 +39,16 @@ class Supervisor:
 
     Args:
         settings: what to serve and where.
+        pick: chooses the listeners' ports, again when Triton finds one taken.
 
     Attributes:
         restarts: how often the server was started again after it ended or hung.
         reloads: how often a model was given a new process after its old one died.
     """
 
-    def __init__(self, settings: EmbeddedSettings) -> None:
+    def __init__(self, settings: EmbeddedSettings, *, pick: Callable[[EmbeddedSettings], Ports] = pick_ports) -> None:
         self._settings = settings
+        self._pick = pick
         self._secret = secrets.token_urlsafe(24)
         self._ports: Ports | None = None
         self._process: TritonProcess | None = None
@@ -131,15 +134,15 @@ class Supervisor:
 
     async def _start_with_free_ports(self) -> None:
         for attempt in range(_BIND_ATTEMPTS):
-            self._ports = pick_ports(self._settings)
+            self._ports = self._pick(self._settings)
             self._connect()
             try:
                 await self._launch()
                 return
             except TritonStartError as error:
-                fixed = self._settings.grpc_port and self._settings.http_port and self._settings.metrics_port
-                taken = any("in use" in line for line in error.log_lines)
-                if fixed or not taken or attempt == _BIND_ATTEMPTS - 1:
+                taken = "".join(line for line in error.log_lines if "already in use" in line)
+                fixed = (self._settings.grpc_port, self._settings.http_port, self._settings.metrics_port)
+                if not taken or any(port and f":{port}'" in taken for port in fixed) or attempt == _BIND_ATTEMPTS - 1:
                     raise
                 logger.info("a port was taken before tritonserver could bind it, trying others")
                 assert self._client is not None
@@ -163,26 +166,20 @@ class Supervisor:
         self._launching = True
         self._launched_at = time.monotonic()
         self._process = process = await TritonProcess.launch(find_binary(), self._settings, self.ports, self._secret)
-        end = asyncio.create_task(process.wait())
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
-                while not end.done():
+                while process.running and process.listening is not False:
                     states = [await canary.probe() for canary in self._canaries.values()]
-                    if all(state.ready for state in states):
+                    if process.listening and all(state.ready for state in states):
                         self._launching = False
                         return
-                    await asyncio.wait([end], timeout=_START_POLL_S)
+                    await asyncio.sleep(_START_POLL_S)
         except TimeoutError:
-            await process.kill()
-            raise TritonStartError(
-                f"tritonserver did not answer within {self._settings.start_timeout_s:g} s", process.log_lines()
-            ) from None
-        finally:
-            if not end.done():
-                end.cancel()
-        status = end.result()
+            problem = f"did not answer within {self._settings.start_timeout_s:g} s"
+        else:
+            problem = "could not listen" if process.running else f"ended at start with status {await process.wait()}"
         await process.kill()
-        raise TritonStartError(f"tritonserver ended at start with status {status}", process.log_lines())
+        raise TritonStartError(f"tritonserver {problem}", process.log_lines())
 
     async def _keep_alive(self) -> None:
         backoff_s = _FIRST_BACKOFF_S

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -131,11 +131,16 @@ def processes(session: int, name: str) -> list[int]:
     return found
 
 
-def our_shared_memory() -> set[str]:
-    """Names of every file in `/dev/shm` that a launch of ours made."""
-    return {path.name for path in Path("/dev/shm").glob("depthlens-*")}
+def shared_memory(session: int) -> set[Path]:
+    """Every file of a running launch in `/dev/shm`, found by the region its models' processes were given."""
+    for pid in processes(session, "python_backend_stub"):
+        region = re.search(rb"depthlens-[0-9a-f]+_", Path(f"/proc/{pid}/cmdline").read_bytes())
+        assert region
+        return set(Path("/dev/shm").glob(f"{region[0].decode()}*"))
+    return set()
 
 
-def remove(path: Path) -> None:
-    """Remove a folder of a copied repository."""
-    shutil.rmtree(path)
+def working_directories_without_a_launch() -> set[str]:
+    """Names of the working directories whose launch has no lock any more."""
+    names = {path.name for path in Path(tempfile.gettempdir()).glob("depthlens-*_*")}
+    return {name for name in names if not Path(f"/dev/shm/{name.split('_')[0]}_lock").exists()}
