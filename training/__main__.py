@@ -1,4 +1,4 @@
-"""`python -m training`: train, evaluate, label, export. Each command imports only what it needs."""
+"""`python -m training`: train, evaluate, export, sheet, label. Each command imports only what it needs."""
 
 import argparse
 import os
@@ -86,6 +86,19 @@ def _export(arguments: argparse.Namespace) -> None:
     print(json.dumps({key: metadata[key] for key in ("model", "sha256", "parameters", "gflop", "parity")}, indent=2))
 
 
+def _sheet(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from training.checkpoint import load_checkpoint
+    from training.evaluation import predictor
+    from training.export import served_network
+    from training.sheets import write_sheet
+
+    torch.set_num_threads(arguments.threads)
+    predict = predictor(served_network(load_checkpoint(arguments.checkpoint)))
+    write_sheet(predict, arguments.photos, arguments.columns, arguments.out)
+
+
 def _label(arguments: argparse.Namespace) -> None:
     from training.data.person import TRAIN_PHOTO_SETS
     from training.data.rgbd import RGBD_SETS
@@ -126,6 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--metrics", type=Path, help="JSON file that `evaluate --out` wrote for this checkpoint")
     command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
     command.set_defaults(run=_export)
+
+    command = commands.add_parser("sheet", help="draw a contact sheet", description="Photo, depth, people on a JPEG.")
+    command.add_argument("--checkpoint", type=Path, required=True, help="e.g. runs/first_network/last.pt")
+    command.add_argument("--columns", type=int, default=2, help="photos a row (default 2)")
+    command.add_argument("--out", type=Path, required=True, help="JPEG file")
+    command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
+    command.add_argument("photos", type=Path, nargs="+", help="photos")
+    command.set_defaults(run=_sheet)
 
     command = commands.add_parser("label", help="label people with teachers", description="Label people by teachers.")
     command.add_argument("--data", type=Path, required=True, help="data folder, e.g. ../shared/data")

@@ -1,6 +1,7 @@
 """Errors of the training package.
 
 - TrainingError: one line for the user, who can act on it; `__main__` prints it and exits with 1
+  - data.sample.BrokenSampleError: one file cannot be read; a training set counts it and goes on
 """
 
 

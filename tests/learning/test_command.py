@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import cv2
 import pytest
 import yaml
 
@@ -14,7 +15,7 @@ def one_line(capsys):
     return lines[0]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "label", "export"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "export", "sheet", "label"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -68,5 +69,8 @@ def test_train_then_evaluate(tiny_values, data_folder, tmp_path, capsys):
     assert (out / "last.pt").is_file()
     printed = capsys.readouterr()
     assert "1 broken samples left out, first: " in printed.err
+    sheet, photo = tmp_path / "sheet.jpg", str(data_folder / "photos" / "bsds" / "street.jpg")
+    assert main(["sheet", "--checkpoint", str(out / "last.pt"), "--out", str(sheet), photo, photo, photo]) == 0
+    assert cv2.imread(str(sheet)).shape == (2 * 132, 2 * 3 * 176, 3)
     assert main(["evaluate", "--checkpoint", str(out / "last.pt"), "--data", str(data_folder)]) == 1
     assert "depth truth not found" in one_line(capsys)

@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from training.errors import TrainingError
 
-class BrokenSampleError(Exception):
-    """A file of one sample cannot be read; the dataset counts it and goes on."""
+
+class BrokenSampleError(TrainingError):
+    """A file of one sample cannot be read: a training set counts it and goes on, elsewhere it is an error."""
 
 
 @dataclass(frozen=True, slots=True)
