@@ -221,7 +221,10 @@ def _input(tensor: TensorSpec, image: Image) -> InferInput:
 
 
 def _output(tensor: TensorSpec, result: InferResult, model: str) -> NDArray[np.float32]:
-    array = result.as_numpy(tensor.name)
+    try:
+        array = result.as_numpy(tensor.name)
+    except ValueError:
+        raise ModelFailed("The model's answer is damaged.") from None
     if array is None or array.dtype != np.float32 or array.ndim != len(tensor.dims) + 1 or array.shape[0] != 1:
         shape = "nothing" if array is None else f"{array.dtype} {array.shape}"
         raise ContractViolation(f"{model} answered {shape} for {tensor.name}, {len(tensor.dims)} float32 axes expected")

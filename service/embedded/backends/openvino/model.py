@@ -23,19 +23,18 @@ CACHE_VARIABLE = "DEPTHLENS_OPENVINO_CACHE"
 """Folder of the compiled-model cache; empty or unset: no cache."""
 
 
-_FAILED = "inference failed"
+_CGROUP = Path("/sys/fs/cgroup")
 
 
-def available_cores() -> int:
+def available_cores(cgroup: Path = _CGROUP) -> int:
     """Cores this process may really use: the scheduler's mask, cut by a container's CPU quota; at least 1."""
     cores = len(os.sched_getaffinity(0))
-    quota = _cgroup_quota()
+    quota = cgroup_quota(cgroup)
     return max(1, min(cores, math.floor(quota))) if quota else cores
 
 
-def _cgroup_quota() -> float | None:
-    """CPU quota in cores from cgroup v2, then v1; None when there is no limit."""
-    root = Path("/sys/fs/cgroup")
+def cgroup_quota(root: Path) -> float | None:
+    """CPU quota in cores from cgroup v2, then v1, as mounted at `root`; None when there is no limit."""
     try:
         limit, period = (root / "cpu.max").read_text().split()
         return None if limit == "max" else int(limit) / int(period)
@@ -94,6 +93,11 @@ def to_tensor(name: str, array: NDArray[np.float32]) -> Any:
     return pb_utils.Tensor.from_dlpack(name, capsule)
 
 
+def _failed(code: Any) -> Any:
+    """An error response. Each needs its own error object: a shared one ends tritonserver by a segmentation fault."""
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError("inference failed", code))
+
+
 class TritonPythonModel:
     """One instance of one network; Triton makes it and calls it."""
 
@@ -117,7 +121,19 @@ class TritonPythonModel:
         pb_utils.Logger.log_info(f"{config['name']}: {filename} compiled with {properties}")
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One inference over the requests of a batch, which Triton has already made equal in shape."""
+        """One inference over the requests of a batch, which Triton has already made equal in shape.
+
+        Requests whose callers left or whose deadline passed are not computed: Triton joins what waits into the next
+        batch at once, and does not look at it again.
+        """
+        responses = [_failed(pb_utils.TritonError.CANCELLED) if r.is_cancelled() else None for r in requests]
+        waiting = [request for request, response in zip(requests, responses, strict=True) if response is None]
+        computed = iter(self._compute(waiting))
+        return [next(computed) if response is None else response for response in responses]
+
+    def _compute(self, requests: list[Any]) -> list[Any]:
+        if not requests:
+            return []
         try:
             inputs = [self._read(request) for request in requests]
             batch = {name: np.concatenate([tensors[name] for tensors in inputs]) for name in self._input_names}
@@ -128,9 +144,8 @@ class TritonPythonModel:
                 for request, size, stop in zip(requests, sizes, np.cumsum(sizes), strict=True)
             ]
         except Exception as error:
-            pb_utils.Logger.log_error(f"{_FAILED}: {error}")  # the answer itself tells no paths or shapes
-            # One error object per response: a shared one makes tritonserver end with a segmentation fault.
-            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(_FAILED)) for _ in requests]
+            pb_utils.Logger.log_error(f"inference failed: {error}")  # the answer itself tells no paths or shapes
+            return [_failed(pb_utils.TritonError.INTERNAL) for _ in requests]
 
     def _read(self, request: Any) -> dict[str, NDArray[Any]]:
         return {name: np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name)) for name in self._input_names}
