@@ -17,6 +17,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether committed copies are to be rewritten."""
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Check:
     """`golden(pixels, name, mean=, largest=)`: compare a uint8 or uint16 picture with tests/golden/<name>.png.
 

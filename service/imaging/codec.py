@@ -34,6 +34,7 @@ from service.imaging.header import (
     inspect,
     open_lazily,
     quiet,
+    read_exif,
 )
 
 __all__ = [
@@ -136,7 +137,7 @@ def decode(
 
 def _upright_exif(image: Image.Image) -> bytes | None:
     try:
-        exif = image.getexif()
+        exif = read_exif(image)
         if not exif:
             return None
         if ORIENTATION_TAG in exif:

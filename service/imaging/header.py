@@ -34,6 +34,7 @@ ORIENTATION_TAG: Final = 0x0112
 _PILLOW_NAME = {name: "HEIF" if name == "heic" else name.upper() for name in MIME}
 _SOF_READ = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # baseline, extended, progressive; Huffman and arithmetic
 _SOF_OTHER = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}  # lossless and hierarchical
+_MOST_CHUNKS = 20_000  # of a PNG that are walked through; a real one has a chunk for every 8 to 64 KiB
 _CUT_OFF = ("truncated", "not enough", "too short", "unexpected end", "end of file", "no more data")
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
@@ -212,7 +213,7 @@ def damaged(data: bytes, name: str, reason: BaseException) -> ImageError:
 def open_lazily(data: bytes, name: str) -> Image.Image:
     """Pillow's view of `data` as format `name`, its pixels not decoded yet. Call inside `quiet()`."""
     try:
-        return Image.open(io.BytesIO(data), formats=(_PILLOW_NAME[name],))
+        image = Image.open(io.BytesIO(data), formats=(_PILLOW_NAME[name],))
     except Exception as error:  # Pillow's plugins raise nearly every built-in exception on hostile headers
         if "decompressed data too large" in str(error).lower() or "too much memory" in str(error).lower():
             raise ImageTooLarge(
@@ -220,12 +221,33 @@ def open_lazily(data: bytes, name: str) -> Image.Image:
                 code="metadata_too_large",
             ) from error
         raise damaged(data, name, error) from error
+    if name == "png" and "exif" not in image.info and (block := _late_exif(data)) is not None:
+        image.info["exif"] = block
+    return image
+
+
+def _late_exif(data: bytes) -> bytes | None:
+    """The EXIF chunk of a PNG wherever it stands: Pillow reads one behind the pixels only by decoding them."""
+    at = 8
+    for _ in range(_MOST_CHUNKS):
+        if at + 8 > len(data):
+            return None
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind == b"eXIf":
+            return b"Exif\0\0" + data[at + 8 : at + 8 + length]
+        at += 12 + length
+    return None
+
+
+def read_exif(image: Image.Image) -> Image.Exif:
+    """The EXIF data as far as the header goes: the base class's way, since PNG's own would decode the pixels."""
+    return Image.Image.getexif(image)
 
 
 def stored_orientation(image: Image.Image) -> int:
     """The EXIF (or TIFF, or XMP) orientation 1..8; 1 when there is none, or none that can be read."""
     try:
-        value = image.getexif().get(ORIENTATION_TAG, 1)
+        value = read_exif(image).get(ORIENTATION_TAG, 1)
     except Exception:  # broken EXIF never costs the picture
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -7,6 +7,7 @@ A pixel's place u among the layers is fractional: between i and i + 1 it shows l
 with the coverage u - i. Layer i is known where u <= i, hidden where u >= i + 1.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.contract import Size
 from service.imaging.filling import push_pull
 from service.imaging.geometry import resize
 from service.imaging.lens import blur, shrink, working_scale
@@ -70,15 +72,40 @@ class _Pile:
     rgba: FloatMap
     scale: int
 
-    def at(self, scale: int, size: tuple[int, int]) -> FloatMap:
+    def at(self, scale: int, size: Size) -> FloatMap:
         """The pile enlarged to another scale of a photo of `size`."""
         return resize(self.rgba, (size[0] // scale, size[1] // scale))
 
 
-def over(below: FloatMap, above: FloatMap) -> None:
-    """Lay premultiplied `above` over `below` (both float32 (h, w, 4)), in place."""
-    below *= 1 - above[..., 3:]
-    below += above
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The part of the photo that a layer can show in, in full-size pixels; its sides are multiples of 4."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def at(self, scale: int) -> tuple[slice, slice]:
+        """Rows and columns at a working scale."""
+        return slice(self.top // scale, self.bottom // scale), slice(self.left // scale, self.right // scale)
+
+
+def _four(values: FloatMap) -> FloatMap:
+    """A map repeated into four channels: OpenCV multiplies those in a third of NumPy's broadcasting time."""
+    repeated: NDArray[Any] = cv2.merge([values, values, values, values])
+    return repeated
+
+
+def _times(rgba: FloatMap, factor: FloatMap) -> FloatMap:
+    product: NDArray[Any] = cv2.multiply(rgba, _four(factor))
+    return product
+
+
+def over(below: FloatMap, above: FloatMap) -> FloatMap:
+    """Premultiplied `above` laid over `below`, both float32 (h, w, 4)."""
+    result: NDArray[Any] = cv2.add(_times(below, 1 - above[..., 3]), above)
+    return result
 
 
 def composite(
@@ -97,70 +124,104 @@ def composite(
         linear light float32 (H, W, 3) and the coverage (H, W) of all that lies in front of the focal layer.
     """
     size = (light.shape[0], light.shape[1])
-    pile: _Pile | None = None
-    group: _Pile | None = None
+    lit = _opaque(light)
+    plain = lit if sharp is light else _opaque(sharp)
     in_front = np.zeros(size, np.float32)
-    for index, radius in enumerate(layers.radii):
-        scale = 1 if index == layers.focal else working_scale(abs(radius))
-        rgba = _layer(sharp if index == layers.focal else light, layers, index, subject, scale)
-        if rgba is None:
-            continue
-        if index != layers.focal:
-            rgba = blur(rgba, abs(radius), scale, blades, inverted=radius > 0)
-        if group is not None and group.scale != scale:
-            pile, group = _joined(pile, group, size), None
+    pile: _Pile | None = None
+    for indices in _groups(layers):
+        group: _Pile | None = None
+        for index in indices:
+            radius = abs(layers.radii[index])
+            scale = _scale(layers, index)
+            window = _window(layers, index, subject)
+            if window is None:
+                continue
+            rgba = _layer(plain if index == layers.focal else lit, layers, index, subject, scale, window)
+            if index != layers.focal:
+                rgba = blur(rgba, radius, scale, blades, inverted=index > layers.focal)
+            if group is None:
+                group = _Pile(np.zeros((size[0] // scale, size[1] // scale, 4), np.float32), scale)
+            part = group.rgba[window.at(scale)]
+            part[...] = over(part, rgba)
         if group is None:
-            group = _Pile(rgba, scale)
-        else:
-            over(group.rgba, rgba)
-        if index > layers.focal:
-            coverage = resize(np.ascontiguousarray(rgba[..., 3]), size)
-            in_front += (1 - in_front) * coverage
-    if group is not None:
-        pile = _joined(pile, group, size)
+            continue
+        if indices[0] > layers.focal:
+            in_front += (1 - in_front) * resize(np.ascontiguousarray(group.rgba[..., 3]), size)
+        pile = group if pile is None else _joined(pile, group, size)
     if pile is None:
         return sharp, in_front
     return np.ascontiguousarray(pile.at(1, size)[..., :3]), in_front
 
 
-def _joined(pile: _Pile | None, group: _Pile, size: tuple[int, int]) -> _Pile:
-    if pile is None:
-        return group
+def _opaque(light: FloatMap) -> FloatMap:
+    rgba: NDArray[Any] = cv2.merge([*cv2.split(light), np.ones(light.shape[:2], np.float32)])
+    return rgba
+
+
+def _scale(layers: Stack, index: int) -> int:
+    return 1 if index == layers.focal else working_scale(abs(layers.radii[index]))
+
+
+def _groups(layers: Stack) -> list[list[int]]:
+    """Layers from far to near, those of one scale and one side of the focus together."""
+    groups: list[list[int]] = []
+    for index in range(len(layers.radii)):
+        last = groups[-1][-1] if groups else None
+        if last is not None and last != layers.focal and _scale(layers, last) == _scale(layers, index):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def _joined(pile: _Pile, group: _Pile, size: Size) -> _Pile:
     scale = min(pile.scale, group.scale)
-    if pile.scale != scale:
-        pile = _Pile(pile.at(scale, size), scale)
-    over(pile.rgba, group.at(scale, size))
-    return pile
+    return _Pile(over(pile.at(scale, size), group.at(scale, size)), scale)
 
 
-def _layer(light: FloatMap, layers: Stack, index: int, subject: FloatMap | None, scale: int) -> NDArray[Any] | None:
-    """Layer `index` unblurred at `scale`: premultiplied colour and coverage (h, w, 4), continued where it is hidden."""
-    place, focal = layers.place, layers.focal
-    coverage = np.clip(place - np.float32(index - 1), 0, 1)
-    known = np.clip(np.float32(index + 1) - place, 0, 1)
-    own = coverage * known
-    if index != 0 and not own.any() and (index != focal or subject is None):
-        return None
+def _window(layers: Stack, index: int, subject: FloatMap | None) -> _Window | None:
+    """Where layer `index` can be seen: what is its own, wider by its blur and by that of all that hides it."""
+    height, width = layers.place.shape
     if index == 0:
-        coverage.fill(1)
-        own = known.copy()
+        return _Window(0, height, 0, width)
+    own = np.abs(layers.place - np.float32(index)) < 1
+    if index == layers.focal and subject is not None:
+        own |= subject > 0
+    rows, columns = np.flatnonzero(own.any(axis=1)), np.flatnonzero(own.any(axis=0))
+    if rows.size == 0:
+        return None
+    reach = math.ceil(abs(layers.radii[index]) + max(layers.radii[-1], 0)) + 2 * _GRID
+    return _Window(
+        max(0, (int(rows[0]) - reach) // _GRID * _GRID),
+        min(height, -(-(int(rows[-1]) + 1 + reach) // _GRID) * _GRID),
+        max(0, (int(columns[0]) - reach) // _GRID * _GRID),
+        min(width, -(-(int(columns[-1]) + 1 + reach) // _GRID) * _GRID),
+    )
+
+
+def _layer(
+    light: FloatMap, layers: Stack, index: int, subject: FloatMap | None, scale: int, window: _Window
+) -> FloatMap:
+    """Layer `index` unblurred at `scale`: premultiplied colour and coverage (h, w, 4), continued where it is hidden."""
+    view = window.at(1)
+    place, focal = layers.place[view], layers.focal
+    known = np.clip(np.float32(index + 1) - place, 0, 1)
+    own = known.copy()
+    if index > 0:
+        own *= np.clip(place - np.float32(index - 1), 0, 1)
+    if subject is not None and 0 < index == focal:
+        own *= subject[view] <= np.float32(0.5)  # laid in by its matte instead, below
     if subject is not None and index < focal:
-        clean = np.clip(1 - subject * np.float32(1 / _SURE_BACKGROUND), 0, 1)
+        clean = np.clip(1 - subject[view] * np.float32(1 / _SURE_BACKGROUND), 0, 1)
         own *= clean
-        known = known * clean
-    weighted = np.empty((*place.shape, 4), np.float32)
-    np.multiply(light, own[..., None], out=weighted[..., :3])
-    weighted[..., 3] = own
-    weighted, known = shrink(weighted, scale), shrink(known, scale)
-    size = (known.shape[0], known.shape[1])
+        known *= clean
+    weighted, known = shrink(_times(light[view], own), scale), shrink(known, scale)
     if known.min() < 1:
         deeper = _GRID // scale
         continued = push_pull(shrink(weighted, deeper), shrink(known, deeper))
-        continued = resize(continued, size)
-        continued *= (1 - known)[..., None]
-        weighted += continued
+        weighted = weighted + _times(resize(continued, (known.shape[0], known.shape[1])), 1 - known)
     if index == focal and subject is not None:
-        _lay_subject(weighted, light, subject)
+        _lay_subject(weighted, light[view], subject[view])
     return weighted
 
 
@@ -171,12 +232,10 @@ def _lay_subject(rgba: FloatMap, light: FloatMap, subject: FloatMap) -> None:
     light - (1 - m) * background; the background is continued from beside the matte.
     """
     rgba *= (1 - subject)[..., None]
-    mixed = (subject > 0) & (subject < 1)
     beside = np.clip(1 - subject * np.float32(1 / _SURE_BACKGROUND), 0, 1)
-    small = shrink(light * beside[..., None], _GRID)
-    background = resize(push_pull(small, shrink(beside, _GRID)), (light.shape[0], light.shape[1]))
+    small = push_pull(shrink(_times(light, beside), _GRID), shrink(beside, _GRID))
+    background = resize(small, (subject.shape[0], subject.shape[1]))
     own = light - (1 - subject)[..., None] * background
     np.clip(own, 0, subject[..., None], out=own)
-    own = np.where(mixed[..., None], own, light * subject[..., None])
-    rgba[..., :3] += own
-    rgba[..., 3] += subject
+    mixed = (subject > 0) & (subject < 1)
+    rgba += np.where(mixed[..., None], own, light * subject[..., None])

@@ -28,13 +28,14 @@ def _reach_px(size: tuple[int, ...], network_px: float) -> int:
     return max(1, round(network_px * max(size) / _NETWORK_LONG_SIDE))
 
 
-def snap_edges(inverse_depth: FloatMap) -> FloatMap:
+def snap_edges(inverse_depth: FloatMap, reach_px: int | None = None) -> FloatMap:
     """Give the in-between pixels of soft depth steps to the nearer or the farther side; leave slopes alone.
 
     Args:
         inverse_depth: float32 (H, W) in 0..1.
+        reach_px: how far a soft step may reach to each side; by default 1.5 pixels of a network's map of this photo.
     """
-    reach = _reach_px(inverse_depth.shape, _EDGE_REACH)
+    reach = reach_px or _reach_px(inverse_depth.shape, _EDGE_REACH)
 
     def extremes(radius: int) -> tuple[Any, Any]:
         element = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * radius + 1, 2 * radius + 1))

@@ -4,6 +4,9 @@ Fast guided filter, He and Sun 2015 (arXiv 1505.00996): in every window of the s
 squares; a and b, not the map, are interpolated and applied to the full photo. The window fits are made on a copy of at
 most `_FIT_PIXELS`, so the cost per photo pixel is one interpolation and one multiply-add.
 
+A network's own edges are soft, and a soft edge would leave a ghost on both sides of the photo's hard one; so steps (not
+slopes) of the map are made hard before the fit.
+
 A straight line also carries texture over (a dark stripe on a near wall would come forward), so each pixel is held
 between the smallest and the largest value that the plain map has nearby: edges move, nothing is invented.
 """
@@ -16,9 +19,11 @@ from numpy.typing import NDArray
 
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import resize
+from service.imaging.snapping import snap_edges
 
 _FIT_PIXELS: Final = 640 * 480
 _RADIUS_PX: Final = 4.0  # of the window and of the allowed range, in pixels of the network's map: its edges are as wide
+_SOFTNESS_PX: Final = 2.5  # of a network's depth step to each side, in pixels of its map
 _EPSILON: Final = 0.03**2  # square of the gray contrast (of 1) below which the photo is taken to say nothing
 """Smaller follows fainter edges, and noise too."""
 
@@ -46,6 +51,7 @@ def guided_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) 
     radius = max(1, round(_RADIUS_PX * fit_size[1] / source.shape[1]))
     guide = resize(gray, fit_size).astype(np.float32) / np.float32(255)
     target = (resize(source, fit_size) - np.float32(low)) / np.float32(high - low)
+    target = snap_edges(target, max(1, round(_SOFTNESS_PX * fit_size[1] / source.shape[1])))
     slope, offset = _window_fits(guide, target, radius)
     full = resize(slope, (height, width)) * gray
     full *= np.float32(1 / 255)

@@ -81,6 +81,26 @@ def test_orientation_out_of_range_is_upright(asymmetric: np.ndarray, saved: Save
         assert decode(saved(asymmetric, "JPEG", exif=exif)).size == (24, 40)
 
 
+def test_exif_behind_the_pixels_of_a_png(asymmetric: np.ndarray, saved: Saved) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(asymmetric, "PNG", exif=exif)
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    moved = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+    assert inspect(moved).orientation == 6
+    assert decode(moved).size == (40, 24)
+
+
+def test_a_broken_pixel_stream_is_never_half_a_picture(photo_like: np.ndarray, saved: Saved) -> None:
+    """Also where there is no EXIF: looking for it must not swallow the decoder's error."""
+    data = bytearray(saved(photo_like, "PNG"))
+    start = data.index(b"IDAT") + 4
+    data[start + 2000 : start + 2400] = bytes(400)
+    with pytest.raises(DamagedImage):
+        decode(bytes(data))
+
+
 def test_exif_is_kept_upright_and_can_be_written(asymmetric: np.ndarray, saved: Saved) -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
