@@ -19,10 +19,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from types import FrameType
 
 from engine import ROOT, CommandError, Skip, compose_command, engine, run
 from PIL import Image
+
+from service.contract import MODELS
 
 STORED_SIZE = (640, 480)
 """Width and height of the photo as stored; its EXIF orientation 6 turns it, so it is displayed as 480 x 640."""
@@ -57,8 +60,8 @@ class Stack:
         self.project = f"depthlens-e2e-{os.getpid()}"
         # The settings of whoever runs this must not change what is tested.
         kept = {key: value for key, value in environment.items() if not key.startswith(("DEPTHLENS_", "COMPOSE_"))}
-        models = environment.get("DEPTHLENS_MODELS") or str(ROOT / "model_repository")
-        self.environment = kept | {"PORT": str(self.port), "DEPTHLENS_TAG": TAG, "DEPTHLENS_MODELS": models}
+        self.models = Path(environment.get("DEPTHLENS_MODELS") or ROOT / "model_repository").resolve()
+        self.environment = kept | {"PORT": str(self.port), "DEPTHLENS_TAG": TAG, "DEPTHLENS_MODELS": str(self.models)}
         self._containers: dict[str, str] = {}
         self._compose = (*compose, "-p", self.project, "-f", str(ROOT / "docker/compose.yaml"))
 
@@ -292,6 +295,10 @@ def stop(stack: Stack) -> Iterator[str]:
 
 
 def exercise(stack: Stack) -> None:
+    with step("networks are there"):
+        for name in (name for name, spec in MODELS.items() if spec.kind == "network"):
+            found = list((stack.models / name).glob("[1-9]*/model.*"))
+            check(bool(found), f"{stack.models} holds no network {name}; DEPTHLENS_MODELS can name another repository")
     with step("compose file is valid"):
         stack.compose("config", "-q")
     with step("images are built"):
@@ -332,8 +339,7 @@ def print_logs(stack: Stack) -> None:
 
 def main() -> int:
     started = time.monotonic()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _handle_signals(_interrupt)
     signal.alarm(TOTAL_TIMEOUT_S)
     try:
         with engine() as environment:
@@ -345,6 +351,7 @@ def main() -> int:
                 print_logs(stack)
                 raise
             finally:
+                _handle_signals(signal.SIG_IGN)  # an impatient second signal must not leave half of it behind
                 with step("everything taken down"):
                     stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "30", timeout_s=120)
     except Skip as reason:
@@ -355,6 +362,11 @@ def main() -> int:
         return 1
     print(f"{time.monotonic() - started:7.1f} s  PASSED")
     return 0
+
+
+def _handle_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP):
+        signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
