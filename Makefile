@@ -46,6 +46,9 @@ $(VENV)/.serve: pyproject.toml | $(VENV)/bin/python
 # numpy2/ is not imported by the environment: one test starts Triton's Python there, to show that NumPy 2 cannot
 # corrupt tensors.
 $(VENV)/.test: pyproject.toml | $(VENV)/.serve
+	@command -v curl >/dev/null || if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends curl; \
+	else echo "curl is not installed: the test of the README's commands will be skipped"; fi
 	$(PIP) install --editable '.[embedded,training]' --group dev
 	$(PIP) install --no-deps --upgrade --target $(VENV)/numpy2 'numpy>=2,<3'
 	touch $@

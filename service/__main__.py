@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return 130
         except (BinaryMissingError, TritonStartError) as error:
-            return _fail(str(error))
+            return _fail(str(error).splitlines()[0])  # Triton's own lines are in the log already
     return 0
 
 

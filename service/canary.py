@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 
 from service.contract import CANARY_SIZE
-from service.errors import DeadlineExceeded, DepthlensError, Overloaded
+from service.errors import ContractViolation, DeadlineExceeded, DepthlensError, Overloaded
 from service.inference import DepthClient
 
 logger = logging.getLogger("depthlens.canary")
@@ -106,7 +106,10 @@ class Canary:
             await self._client.infer(self._model, self._image, timeout_s=self._timeout_s, request_id="canary")
         except Overloaded:
             return self.state
-        except DepthlensError as error:
+        except Exception as unexpected:  # whatever it is, the watch goes on: a silent canary would say ready for ever
+            error = unexpected if isinstance(unexpected, DepthlensError) else ContractViolation("The probe broke.")
+            if error is not unexpected:
+                logger.exception("the readiness inference of %s broke", self._model)
             self._failed(error)
             if self._on_failure is not None:
                 await self._on_failure(error)

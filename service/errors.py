@@ -24,7 +24,7 @@ traceback, a path or Triton's own text.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -42,8 +42,8 @@ class DepthlensError(Exception):
         extra: further members of the problem body.
     """
 
-    status: ClassVar[int] = 500
-    title: ClassVar[str] = "Internal error"
+    status: int = 500
+    title: str = "Internal error"
     code: str = "internal_error"
 
     def __init__(

@@ -41,7 +41,7 @@ class Upload:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) as displayed."""
-        return self.header.height, self.header.width
+        return self.header.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Pipeline:
         if cached is not None:
             return cached
         photo = await self.in_worker(context, "decode", codec.decode, upload.data, upload.header)
-        self._cache.put("photo", upload.digest, photo, photo.pixels.nbytes)
+        self._cache.put("photo", upload.digest, photo, photo.nbytes)
         return photo
 
     async def analyse(

@@ -41,8 +41,8 @@ class _RouteProblem(DepthlensError):
 
     def __init__(self, status: int, detail: str, code: str, title: str) -> None:
         super().__init__(detail, code=code)
-        self.status = status  # type: ignore[misc]  # the one class whose status comes from outside
-        self.title = title  # type: ignore[misc]
+        self.status = status
+        self.title = title
 
 
 def to_error(error: Exception, request: Request) -> DepthlensError:

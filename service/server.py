@@ -88,6 +88,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             http="h11",  # httptools takes headers of any size, measured: 64 MiB
             ws="none",
             log_config=None,
+            log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
             timeout_keep_alive=75,  # longer than the idle time of common balancers, which reuse connections

@@ -108,6 +108,8 @@ class Supervisor:
             TritonStartError: it ended, or answered nothing within the start timeout.
         """
         started = time.monotonic()
+        if not self._settings.repository.is_dir():
+            raise TritonStartError(f"there is no model repository at {self._settings.repository}", [])
         if stale := shm.remove_stale():
             logger.info("removed %d shared-memory files of servers that are gone", len(stale))
         try:

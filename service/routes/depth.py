@@ -157,7 +157,8 @@ def _encode(
         case "npy":
             body = codec.encode_npy(values)
         case "npz":
-            body = codec.encode_npz(inverse_depth=values, **{name: np.array(said[name]) for name in said})
+            about = {name: np.array(text) for name, text in _text(said).items()}
+            body = codec.encode_npz(inverse_depth=values, **about)
         case "tiff":
             body = codec.encode_tiff_float(values, orjson.dumps(_text(said)).decode())
         case "preview":

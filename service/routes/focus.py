@@ -117,8 +117,7 @@ def _check_click(query: FocusQuery) -> None:
 def _click(query: FocusQuery, height: int, width: int) -> tuple[float, float]:
     if query.x is not None and query.y is not None:
         return query.x, query.y
-    rx, ry = query.rx or 0.0, query.ry or 0.0
-    return rx * (width - 1), ry * (height - 1)
+    return geometry.relative_to_pixel(query.rx or 0.0, query.ry or 0.0, height, width)
 
 
 def _choose_subject(scene: FocusScene, mode: str, x: float, y: float) -> _Choice:

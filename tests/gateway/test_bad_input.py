@@ -37,7 +37,7 @@ def check_problem(answer: object, status: int, code: str) -> dict[str, object]:
     [
         (b"", 400, "empty_body"),
         (b"hello, this is not a picture at all", 415, "not_an_image"),
-        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", 415, "not_an_image"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", 415, "unsupported_format"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported_format"),
         (b"8BPS\x00\x01" + bytes(20), 415, "unsupported_format"),
         (JPEG[: len(JPEG) // 2], 400, "truncated_image"),

