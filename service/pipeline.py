@@ -65,23 +65,16 @@ class FocusScene:
     """All that refocusing one photo needs and that does not depend on the click or the aperture.
 
     Attributes:
-        scene: the prepared layers.
-        inverse_depth: (H, W) float32 in 0..1, 1 = nearest.
-        mattes: (N, H, W) float32 in 0..1, one per person, nearest first.
+        scene: the prepared photo, with its depth and one matte per person, nearest first.
         exif: the upload's metadata with the orientation reset, or None.
+        model: name of the model that answered.
+        version: its version.
     """
 
     scene: refocus.Scene
-    inverse_depth: FloatMap
-    mattes: FloatMap
     exif: bytes | None
     model: str
     version: str
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held, in bytes."""
-        return self.scene.nbytes + self.inverse_depth.nbytes + self.mattes.nbytes
 
 
 def find_model(name: str | None, default: str, task: Task) -> ModelSpec:
@@ -176,7 +169,7 @@ class Pipeline:
         photo = await self.photo(context, upload)
         analysis = await self.analyse(context, upload, spec, photo)
         scene = await self.in_worker(context, "render", _prepare, photo, analysis)
-        self._cache.put("scene", key, scene, scene.nbytes)
+        self._cache.put("scene", key, scene, scene.scene.nbytes)
         return scene
 
 
@@ -188,8 +181,6 @@ def _prepare(photo: Photo, analysis: Analysis) -> FocusScene:
     mattes = people.split(person, inverse_depth, photo.pixels)
     return FocusScene(
         scene=refocus.prepare(photo.pixels, inverse_depth, mattes),
-        inverse_depth=inverse_depth,
-        mattes=mattes,
         exif=photo.exif,
         model=prediction.model,
         version=prediction.version,

@@ -22,8 +22,8 @@ router = APIRouter(tags=["photo"])
 OFFERS = tuple(Offer(name, f"image/{name}") for name in ("jpeg", "png", "webp", "avif", "tiff", "bmp", "gif"))
 
 _DEFAULT_F_NUMBER = 2.8
-_ON_PERSON = 0.5
-"""Matte value from which a click counts as on the person."""
+_ON_PERSON = 127
+"""Matte level (of 255) above which a click counts as on the person."""
 
 _HEADERS = {
     "X-Focus-Depth": "relative inverse depth in focus, 1 = nearest",
@@ -85,7 +85,7 @@ async def focus(request: Request, query: Annotated[FocusQuery, Query()], gateway
         body = await pipeline.in_worker(
             context, "encode", codec.encode_image, pixels, offer.format, quality=query.quality, exif=scene.exif
         )
-        largest = strength_px * float(np.abs(scene.inverse_depth - choice.focus).max())
+        largest = strength_px * float(np.abs(scene.scene.inverse_depth - choice.focus).max())
         headers = {
             "X-Focus-Depth": f"{choice.focus:.4f}",
             "X-Focus-Mode": choice.mode,
@@ -122,19 +122,20 @@ def _click(query: FocusQuery, height: int, width: int) -> tuple[float, float]:
 
 def _choose_subject(scene: FocusScene, mode: str, x: float, y: float) -> _Choice:
     row, column = int(y), int(x)
-    at_click = scene.mattes[:, row, column]
+    mattes = scene.scene.mattes
+    at_click = mattes[:, row, column]
     person = int(at_click.argmax()) if at_click.size and at_click.max() > _ON_PERSON else None
     if mode == "subject" and person is None:
         raise NotAPerson(
-            f"There is no person at ({column}, {row}); {len(scene.mattes)} found in the photo. "
+            f"There is no person at ({column}, {row}); {len(mattes)} found in the photo. "
             "Click on a person, or use mode=plane.",
             field="mode",
             value=mode,
-            extra={"people": len(scene.mattes)},
+            extra={"people": len(mattes)},
         )
     subject = None if mode == "plane" else person
-    matte = None if subject is None else scene.mattes[subject]
-    return _Choice(refocus.focus_depth_at(scene.inverse_depth, column, row, matte), subject)
+    matte = None if subject is None else (mattes[subject] > _ON_PERSON).astype(np.float32)
+    return _Choice(refocus.focus_depth_at(scene.scene.inverse_depth, column, row, matte), subject)
 
 
 def _strength_px(query: FocusQuery, long_side_px: int) -> float:

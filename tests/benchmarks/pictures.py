@@ -1,4 +1,4 @@
-"""Seeded pictures with the statistics of photographs (1/f noise, objects, grain), so that codecs work as on real ones."""
+"""Seeded pictures like photographs in what matters to codecs: 1/f noise, objects, grain."""
 
 import io
 
