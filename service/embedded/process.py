@@ -88,8 +88,9 @@ class TritonProcess:
         if settings.cache is not None and _writable(settings.cache):
             environment[_OPENVINO_CACHE_VARIABLE] = settings.cache.as_posix()
         prefix, lock = shm.claim_prefix()
+        directory = Path(tempfile.gettempdir(), prefix.rstrip("_"))
         try:
-            directory = Path(tempfile.mkdtemp(prefix=prefix))
+            directory.mkdir(mode=0o700)
             binary.make_backend_directory(directory / "backends")
             working_directory = settings.working_directory or directory / "empty"
             working_directory.mkdir(exist_ok=True)
@@ -106,6 +107,9 @@ class TritonProcess:
                 pass_fds=(lock,),
                 start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone, which drains first
             )
+        except BaseException:
+            _remove(prefix, directory)
+            raise
         finally:
             os.close(lock)
         return cls(guard, prefix, directory)
@@ -151,8 +155,7 @@ class TritonProcess:
             await asyncio.sleep(0.05)
         await self._guard.wait()
         self._log.cancel()
-        shm.remove(self._prefix)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        _remove(self._prefix, self._directory)
 
     def _signal_guard(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
@@ -196,6 +199,11 @@ def session_members(session: int) -> list[int]:
         if int(owner) == session and state != "Z":
             members.append(int(entry.name))
     return members
+
+
+def _remove(prefix: str, directory: Path) -> None:
+    shm.remove(prefix)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _writable(directory: Path) -> bool:

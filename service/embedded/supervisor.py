@@ -11,13 +11,16 @@ from typing import Self
 
 from service.canary import Canary
 from service.embedded import shm
-from service.embedded.binary import find_binary
+from service.embedded.binary import BinaryMissingError, find_binary
 from service.embedded.process import ADMIN_KEY, Ports, TritonProcess, pick_ports
 from service.embedded.settings import EmbeddedSettings
 from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
 from service.inference import DeadStub, TritonClient
 
 logger = logging.getLogger("depthlens.triton")
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses to listen on everywhere, and where to reach them from here."""
 
 _START_POLL_S = 0.05
 _BIND_ATTEMPTS = 5
@@ -73,8 +76,9 @@ class Supervisor:
 
     @property
     def grpc_url(self) -> str:
-        """`host:port` for `TritonClient`."""
-        return f"{self._settings.host}:{self.ports.grpc}"
+        """`host:port` for a `TritonClient` on this machine."""
+        host = _LOOPBACK.get(self._settings.host, self._settings.host)
+        return f"[{host}]:{self.ports.grpc}" if ":" in host else f"{host}:{self.ports.grpc}"
 
     @property
     def ready(self) -> bool:
@@ -197,7 +201,7 @@ class Supervisor:
             self.restarts += 1
             try:
                 await self._launch()
-            except (TritonStartError, OSError) as error:
+            except (BinaryMissingError, TritonStartError, OSError) as error:
                 logger.error("%s", error)
 
     async def _heal(self, model: str, error: DepthlensError) -> None:

@@ -162,6 +162,27 @@ def test_a_parallel_ensemble_survives_many_calls(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_control_a_full_queue_in_a_parallel_ensemble_ends_the_server(tmp_path: Path) -> None:
+    repository = parallel_repository(tmp_path / "repository")
+    for network in ("focus_on_depth", "second"):
+        config = repository / network / "config.pbtxt"
+        bounded = "dynamic_batching { default_queue_policy { max_queue_size: 4 } }"
+        config.write_text(config.read_text().replace("dynamic_batching { }", bounded))
+
+    async def scenario() -> None:
+        settings = EmbeddedSettings(repository, models=("second", "focus_on_depth", "focus"), exit_timeout_s=0)
+        async with Supervisor(settings) as supervisor:
+            client = TritonClient(supervisor.grpc_url)
+            started = time.monotonic()
+            while supervisor.restarts == 0:
+                assert time.monotonic() - started < 20, "this Triton survives: the config check can be relaxed"
+                calls = [client.infer("focus", noise((224, 416)), timeout_s=5.0) for _ in range(200)]
+                await asyncio.gather(*calls, return_exceptions=True)
+            await client.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_batch_that_fails_leaves_the_server_alive(tmp_path: Path) -> None:
     """One error object shared by the responses of a batch ended tritonserver with a segmentation fault."""
     repository = make_repository(tmp_path / "repository")

@@ -142,5 +142,5 @@ def shared_memory(session: int) -> set[Path]:
 
 def working_directories_without_a_launch() -> set[str]:
     """Names of the working directories whose launch has no lock any more."""
-    names = {path.name for path in Path(tempfile.gettempdir()).glob("depthlens-*_*")}
-    return {name for name in names if not Path(f"/dev/shm/{name.split('_')[0]}_lock").exists()}
+    names = {path.name for path in Path(tempfile.gettempdir()).glob("depthlens-????????")}
+    return {name for name in names if not Path(f"/dev/shm/{name}_lock").exists()}

@@ -1,0 +1,114 @@
+"""The canary on a fake client: when a model counts as ready, and who is told."""
+
+import asyncio
+import time
+
+import pytest
+from fakes import FakeDepthClient
+
+from service.canary import Canary, Reason
+from service.contract import CANARY_SIZE
+from service.errors import (
+    ContractViolation,
+    DeadlineExceeded,
+    DepthlensError,
+    ModelFailed,
+    ModelUnavailable,
+    Overloaded,
+)
+
+
+class Troubled(FakeDepthClient):
+    """Raises what `trouble` holds, if anything."""
+
+    def __init__(self, trouble: DepthlensError | None = None) -> None:
+        super().__init__()
+        self.trouble = trouble
+        self.hook = self._raise
+
+    async def _raise(self) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+
+
+def test_not_ready_before_the_first_answer() -> None:
+    canary = Canary(FakeDepthClient(), "focus")
+    assert (canary.state.ready, canary.state.reason) == (False, Reason.STARTING)
+
+
+def test_a_real_inference_at_the_canary_size_makes_ready() -> None:
+    client = FakeDepthClient()
+    state = asyncio.run(Canary(client, "focus").probe())
+    assert (state.ready, state.reason, state.failures) == (True, Reason.OK, 0)
+    assert state.latency_s is not None
+    assert client.calls == [("focus", (*CANARY_SIZE, 3))]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (ModelUnavailable("gone"), Reason.UNAVAILABLE),
+        (ModelFailed("NaN"), Reason.FAILED),
+        (ContractViolation("shape"), Reason.FAILED),
+    ],
+)
+def test_one_definite_failure_is_enough(trouble: DepthlensError, reason: Reason) -> None:
+    async def scenario() -> None:
+        client = Troubled()
+        canary = Canary(client, "focus")
+        before = (await canary.probe()).since
+        client.trouble = trouble
+        state = await canary.probe()
+        assert (state.ready, state.reason, state.failures) == (False, reason, 1)
+        assert state.since >= before
+        client.trouble = None
+        assert (await canary.probe()).ready
+
+    asyncio.run(scenario())
+
+
+def test_one_late_answer_is_forgiven_two_are_not() -> None:
+    async def scenario() -> None:
+        client = Troubled()
+        canary = Canary(client, "focus")
+        await canary.probe()
+        client.trouble = DeadlineExceeded("late")
+        assert (await canary.probe()).ready
+        state = await canary.probe()
+        assert (state.ready, state.reason, state.failures) == (False, Reason.TIMEOUT, 2)
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_changes_nothing() -> None:
+    async def scenario() -> None:
+        client = Troubled()
+        canary = Canary(client, "focus")
+        ready = await canary.probe()
+        client.trouble = Overloaded("busy")
+        assert await canary.probe() == ready
+
+    asyncio.run(scenario())
+
+
+def test_failures_are_handed_on_and_the_return_is_seen_soon() -> None:
+    async def scenario() -> None:
+        client = Troubled(ModelUnavailable("gone"))
+        told: list[DepthlensError] = []
+
+        async def heal(error: DepthlensError) -> None:
+            told.append(error)
+            client.trouble = None
+
+        canary = Canary(client, "focus", period_s=60.0, on_failure=heal)
+        watch = asyncio.create_task(canary.run())
+        started = time.monotonic()
+        while not canary.state.ready:
+            await asyncio.sleep(0.01)
+            assert time.monotonic() - started < 2
+        assert len(told) == 1
+        watch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watch
+
+    asyncio.run(scenario())
