@@ -203,6 +203,8 @@ class Supervisor:
                 await self._launch()
             except (BinaryMissingError, TritonStartError, OSError) as error:
                 logger.error("%s", error)
+            else:
+                logger.info("tritonserver answers again after %.1f s", time.monotonic() - self._launched_at)
 
     async def _heal(self, model: str, error: DepthlensError) -> None:
         """What a failed probe asks for; nothing while a start is under way."""

@@ -156,10 +156,10 @@ def test_two_servers_at_once_and_stop_is_complete(repository: Path) -> None:
         assert session_members(session) == []
 
 
-def run_module(repository: Path, log: Path, *arguments: str) -> "subprocess.Popen[bytes]":
+def run_module(repository: Path, log: Path, *arguments: str, before: tuple[str, ...] = ()) -> "subprocess.Popen[bytes]":
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "service.embedded", "--repository", str(repository), *arguments],
+            [*before, sys.executable, "-m", "service.embedded", "--repository", str(repository), *arguments],
             stdout=out,
             stderr=out,
             cwd=log.parent,
@@ -207,6 +207,31 @@ def test_the_module_drains_on_a_signal(repository: Path, tmp_path: Path, number:
         process.wait()
     assert session_members(session) == []
     assert "Traceback" not in log.read_text()
+
+
+def test_as_process_1_it_collects_orphans_and_heals(repository: Path, tmp_path: Path) -> None:
+    """As in a container: nobody else collects the processes that a killed guard leaves to process 1."""
+    probe = subprocess.run(["unshare", "-pf", "--mount-proc", "true"], check=False, capture_output=True)
+    if probe.returncode != 0:
+        pytest.skip("no right to make a process namespace")
+    log = tmp_path / "log"
+    in_namespace = ("unshare", "-pf", "--mount-proc", "--kill-child")
+    process = run_module(
+        repository, log, "--grpc-port=0", "--http-port=0", "--metrics-port=0", "--exit-timeout-s=0", before=in_namespace
+    )
+    try:
+        wait_for_log(process, log, "is ready")
+        first = child_of(process.pid)
+        os.kill(child_of(first), signal.SIGKILL)
+        wait_for_log(process, log, "answers again")
+        children = Path(f"/proc/{first}/task/{first}/children")
+        asyncio.run(eventually(lambda: len(children.read_text().split()) == 1, 10))
+        assert processes(child_of(first), SERVER)
+        os.kill(first, signal.SIGTERM)
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_module_says_what_is_wrong(tmp_path: Path) -> None:

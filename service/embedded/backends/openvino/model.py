@@ -1,10 +1,10 @@
 """Stand-in for Triton's compiled OpenVINO backend, where only Triton's core and its Python backend are installed.
 
-Triton's python-based-backend feature runs this file for every model with `backend: "openvino"`, so the committed
-`config.pbtxt` loads here and in the official image alike. It reads the parameters of the official backend
-(github.com/triton-inference-server/openvino_backend, README) that make sense on CPU and chooses the rest from the
-cores and the instructions it finds. Tensors come and go through DLPack: the Python backend of Triton 2.51 is built
-against NumPy 1 and hands NumPy 2 corrupted arrays.
+Triton's python-based-backend feature runs this file for every model with `backend: "openvino"`. It takes any batch up
+to `max_batch_size` and any shape, where the compiled backend wants full batches. It reads the parameters of the
+official backend (github.com/triton-inference-server/openvino_backend, README) that make sense on CPU and chooses the
+rest from the cores and the instructions it finds. Tensors come and go through DLPack: the Python backend of Triton
+2.51 is built against NumPy 1 and hands NumPy 2 corrupted arrays.
 """
 
 import ctypes
