@@ -25,6 +25,8 @@ FloatMap = NDArray[np.float32]
 _GROWTH: Final = 1.25  # of the radius from one layer to the next, beside the one pixel that small radii grow by
 _BINS: Final = 4096  # of the histogram of circles of confusion
 _GRID: Final = 4  # largest working scale; sides are padded to a multiple of it
+_EDGE_ERROR_SHARE: Final = 0.005  # of the long side: how far a depth edge may lie from the photo's
+_EDGE_JUMP_PX: Final = 2.0  # step in the circle of confusion that makes an edge
 _SURE_BACKGROUND: Final = 0.3  # matte value below which a pixel beside the subject is mostly background
 
 
@@ -32,12 +34,15 @@ _SURE_BACKGROUND: Final = 0.3  # matte value below which a pixel beside the subj
 class Stack:
     """Which layers there are: `radii` of the circle of confusion, signed, ascending (behind focus negative).
 
-    `place` (H, W) is each pixel's fractional index among them; `focal` the index of the layer in focus.
+    `place` (H, W) is each pixel's fractional index among them; `focal` the index of the layer in focus. `tainted`
+    (H, W) is True right beside something nearer: depth edges are a pixel or two off the photo's, so such a pixel may
+    show the nearer thing's colour, and what is farther is rather continued there than trusted.
     """
 
     radii: tuple[float, ...]
     place: FloatMap
     focal: int
+    tainted: NDArray[np.bool_]
 
 
 def stack(coc: FloatMap) -> Stack:
@@ -62,7 +67,14 @@ def stack(coc: FloatMap) -> Stack:
     ordered = tuple(sorted(radii))
     table = np.interp(centres, ordered, np.arange(len(ordered))).astype(np.float32)
     table[np.abs(centres) <= step] = ordered.index(0.0)
-    return Stack(ordered, table[bins], ordered.index(0.0))
+    return Stack(ordered, table[bins], ordered.index(0.0), _tainted(coc))
+
+
+def _tainted(coc: FloatMap) -> NDArray[np.bool_]:
+    side = 2 * max(1, round(_EDGE_ERROR_SHARE * max(coc.shape))) + 1
+    nearest: NDArray[Any] = cv2.dilate(coc, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    beside: NDArray[np.bool_] = nearest - coc > np.float32(_EDGE_JUMP_PX)
+    return beside
 
 
 @dataclass(slots=True)
@@ -209,12 +221,16 @@ def _layer(
     own = known.copy()
     if index > 0:
         own *= np.clip(place - np.float32(index - 1), 0, 1)
+    clean = 1 - (layers.tainted[view] & (own > 0)).astype(np.float32)
+    if index > 0 or (own * clean).any():  # the farthest layer must show something
+        own *= clean
+        known *= clean
     if subject is not None and 0 < index == focal:
         own *= subject[view] <= np.float32(0.5)  # laid in by its matte instead, below
     if subject is not None and index < focal:
-        clean = np.clip(1 - subject[view] * np.float32(1 / _SURE_BACKGROUND), 0, 1)
-        own *= clean
-        known *= clean
+        beside = np.clip(1 - subject[view] * np.float32(1 / _SURE_BACKGROUND), 0, 1)
+        own *= beside
+        known *= beside
     weighted, known = shrink(_times(light[view], own), scale), shrink(known, scale)
     if known.min() < 1:
         deeper = _GRID // scale

@@ -47,7 +47,17 @@ def snap_edges(inverse_depth: FloatMap, reach_px: int | None = None) -> FloatMap
     edge = (step > _EDGE_STEP) & (wide_high - wide_low < _RAMP_GROWTH * step)
     nearer = inverse_depth - low > high - inverse_depth
     snapped: FloatMap = np.where(edge, np.where(nearer, high, low), inverse_depth)
-    return snapped
+    return _smoothed(snapped, snapped != inverse_depth)
+
+
+def _smoothed(values: FloatMap, changed: NDArray[np.bool_]) -> FloatMap:
+    """Take single pixels that landed on the other side than their neighbours back; only near what was changed."""
+    if not changed.any() or min(values.shape) < 3:
+        return values
+    near: NDArray[Any] = cv2.dilate(changed.astype(np.uint8), np.ones((5, 5), np.uint8))
+    median: NDArray[Any] = cv2.medianBlur(values, 5)
+    result: FloatMap = np.where(near > 0, median, values)
+    return result
 
 
 def snap_to_matte(inverse_depth: FloatMap, matte: NDArray[np.uint8]) -> FloatMap:

@@ -21,8 +21,11 @@ from service.imaging.errors import InvalidMap
 from service.imaging.geometry import resize
 from service.imaging.snapping import snap_edges
 
+FloatMap = NDArray[np.float32]
+
 _FIT_PIXELS: Final = 640 * 480
-_RADIUS_PX: Final = 4.0  # of the window and of the allowed range, in pixels of the network's map: its edges are as wide
+_RADIUS_PX: Final = 3.0  # of the window and of the allowed range, in pixels of the network's map: its edges are as wide
+_NO_STEP: Final = 0.005**2  # square of the contrast of the map (of 1) below which there is no edge to move
 _SOFTNESS_PX: Final = 2.5  # of a network's depth step to each side, in pixels of its map
 _EPSILON: Final = 0.03**2  # square of the gray contrast (of 1) below which the photo is taken to say nothing
 """Smaller follows fainter edges, and noise too."""
@@ -52,10 +55,10 @@ def guided_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) 
     guide = resize(gray, fit_size).astype(np.float32) / np.float32(255)
     target = (resize(source, fit_size) - np.float32(low)) / np.float32(high - low)
     target = snap_edges(target, max(1, round(_SOFTNESS_PX * fit_size[1] / source.shape[1])))
-    slope, offset = _window_fits(guide, target, radius)
-    full = resize(slope, (height, width)) * gray
+    slope, offset, trust = _window_fits(guide, target, radius)
+    full = resize(slope * trust, (height, width)) * gray
     full *= np.float32(1 / 255)
-    full += resize(offset, (height, width))
+    full += resize(offset * trust + (1 - trust) * target, (height, width))
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     np.maximum(full, resize(cv2.erode(target, element), (height, width)), out=full)
     np.minimum(full, resize(cv2.dilate(target, element), (height, width)), out=full)
@@ -64,20 +67,22 @@ def guided_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) 
     return np.clip(full, np.float32(low), np.float32(high), out=full)
 
 
-def _window_fits(
-    guide: NDArray[np.float32], target: NDArray[np.float32], radius: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Slope and offset of target = slope * guide + offset, fitted per window and averaged over those on each pixel."""
+def _window_fits(guide: FloatMap, target: FloatMap, radius: int) -> tuple[FloatMap, FloatMap, FloatMap]:
+    """Slope and offset of target = slope * guide + offset, fitted per window and averaged over those on each pixel.
 
-    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        side = 2 * radius + 1
-        blurred: NDArray[Any] = cv2.boxFilter(values, -1, (side, side), borderType=cv2.BORDER_REFLECT_101)
+    The third map is how far to trust them: the share of the target's variance that the line explains (r squared).
+    """
+    side = 2 * min(radius, max(1, min(guide.shape) - 1)) + 1
+
+    def mean(values: FloatMap) -> FloatMap:
+        blurred: NDArray[Any] = cv2.boxFilter(values, -1, (side, side), borderType=cv2.BORDER_REFLECT)
         return blurred
 
-    if min(guide.shape) <= radius:
-        radius = max(1, min(guide.shape) - 1) if min(guide.shape) > 1 else 0
     guide_mean, target_mean = mean(guide), mean(target)
     covariance = mean(guide * target) - guide_mean * target_mean
-    variance = np.maximum(mean(guide * guide) - guide_mean * guide_mean, 0)
-    slope = covariance / (variance + np.float32(_EPSILON))
-    return mean(slope), mean(target_mean - slope * guide_mean)
+    guide_variance = np.maximum(mean(guide * guide) - guide_mean * guide_mean, 0)
+    target_variance = np.maximum(mean(target * target) - target_mean * target_mean, 0)
+    slope = covariance / (guide_variance + np.float32(_EPSILON))
+    spread = (guide_variance + np.float32(_EPSILON)) * (target_variance + np.float32(_NO_STEP))
+    explained = mean(np.clip(covariance * covariance / spread, 0, 1))
+    return mean(slope), mean(target_mean - slope * guide_mean), explained
