@@ -139,7 +139,8 @@ class TritonClient:
         if timeout_s <= 0:
             raise DeadlineExceeded("The deadline passed before the model was asked.")
         async with _mapped_errors(model):
-            # Two limits: Triton drops a request that waited too long in its queue, gRPC ends the call itself.
+            # gRPC's limit ends the call and cancels it in Triton; the queue's limit counts only where a model's config
+            # allows it, which none does here (see the network's config.pbtxt).
             result = await self._triton.infer(
                 model,
                 [_input(spec.inputs[0], image)],

@@ -109,8 +109,8 @@ def test_deadlines_and_cancels_free_the_queue(odd_repository: Path) -> None:
             running = asyncio.create_task(client.infer("focus_on_depth", sleep(1.5), timeout_s=5.0))
             await asyncio.sleep(0.1)
             started = time.monotonic()
-            late = [asyncio.create_task(client.infer("focus_on_depth", sleep(0.5), timeout_s=0.3)) for _ in range(3)]
-            cancelled = [asyncio.create_task(client.infer("focus_on_depth", sleep(0.5), timeout_s=9)) for _ in range(3)]
+            late = [asyncio.create_task(client.infer("focus_on_depth", sleep(1), timeout_s=0.3)) for _ in range(3)]
+            cancelled = [asyncio.create_task(client.infer("focus_on_depth", sleep(1), timeout_s=9)) for _ in range(3)]
             for outcome in await asyncio.gather(*late, return_exceptions=True):
                 assert isinstance(outcome, DeadlineExceeded)
             assert 0.25 < time.monotonic() - started < 1.0
@@ -122,7 +122,7 @@ def test_deadlines_and_cancels_free_the_queue(odd_repository: Path) -> None:
             await running
             freed = time.monotonic()
             await client.infer("focus_on_depth", order(0), timeout_s=5.0)
-            assert time.monotonic() - freed < 0.45  # one of the six computed would take half a second
+            assert time.monotonic() - freed < 0.9  # one of the six computed would take a second
 
     asyncio.run(scenario())
 
@@ -138,7 +138,7 @@ def test_a_server_killed_in_the_middle_answers_at_once(odd_repository: Path) -> 
             os.kill(server, signal.SIGKILL)
             with pytest.raises(ModelUnavailable):
                 await running
-            assert time.monotonic() - started < 0.5
+            assert time.monotonic() - started < 1.0
 
     asyncio.run(scenario())
 
