@@ -110,13 +110,15 @@ def _four(values: FloatMap) -> FloatMap:
 
 
 def _times(rgba: FloatMap, factor: FloatMap) -> FloatMap:
-    product: NDArray[Any] = cv2.multiply(rgba, _four(factor))
-    return product
+    result = _four(factor)
+    cv2.multiply(rgba, result, dst=result)
+    return result
 
 
 def over(below: FloatMap, above: FloatMap) -> FloatMap:
     """Premultiplied `above` laid over `below`, both float32 (h, w, 4)."""
-    result: NDArray[Any] = cv2.add(_times(below, 1 - above[..., 3]), above)
+    result = _times(below, 1 - above[..., 3])
+    cv2.add(result, above, dst=result)
     return result
 
 
@@ -126,7 +128,8 @@ def composite(
     """Render all layers.
 
     Args:
-        light: float32 (H, W, 3), linear light of what gets blurred; H and W multiples of 4.
+        light: float32 (H, W, 4), linear light of what gets blurred and an opaque fourth channel (`opaque`); H and W
+            multiples of 4.
         sharp: the same without highlight recovery, for the layer in focus.
         layers: the stack of this photo.
         subject: float32 (H, W), matte of what counts as in the focal plane, or None.
@@ -136,8 +139,6 @@ def composite(
         linear light float32 (H, W, 3) and the coverage (H, W) of all that lies in front of the focal layer.
     """
     size = (light.shape[0], light.shape[1])
-    lit = _opaque(light)
-    plain = lit if sharp is light else _opaque(sharp)
     in_front = np.zeros(size, np.float32)
     pile: _Pile | None = None
     for indices in _groups(layers):
@@ -148,7 +149,7 @@ def composite(
             window = _window(layers, index, subject)
             if window is None:
                 continue
-            rgba = _layer(plain if index == layers.focal else lit, layers, index, subject, scale, window)
+            rgba = _layer(sharp if index == layers.focal else light, layers, index, subject, scale, window)
             if index != layers.focal:
                 rgba = blur(rgba, radius, scale, blades, inverted=index > layers.focal)
             if group is None:
@@ -160,12 +161,12 @@ def composite(
         if indices[0] > layers.focal:
             in_front += (1 - in_front) * resize(np.ascontiguousarray(group.rgba[..., 3]), size)
         pile = group if pile is None else _joined(pile, group, size)
-    if pile is None:
-        return sharp, in_front
+    assert pile is not None  # the farthest layer is never left out
     return np.ascontiguousarray(pile.at(1, size)[..., :3]), in_front
 
 
-def _opaque(light: FloatMap) -> FloatMap:
+def opaque(light: FloatMap) -> FloatMap:
+    """Linear light (H, W, 3) with a fourth channel of ones, its coverage."""
     rgba: NDArray[Any] = cv2.merge([*cv2.split(light), np.ones(light.shape[:2], np.float32)])
     return rgba
 

@@ -58,7 +58,7 @@ def lamps(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         return None
     long_side = max(image.shape[:2])
     side = 2 * max(1, round(_SPOT_SHARE * long_side / 2)) + 1
-    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    element = cv2.getStructuringElement(cv2.MORPH_RECT, (side, side))
     wide: NDArray[Any] = cv2.morphologyEx(clipped, cv2.MORPH_OPEN, element)
     reach = 4 * side + 1
     gray: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import check_inside, resize
-from service.imaging.layers import composite, stack
+from service.imaging.layers import composite, opaque, stack
 from service.imaging.lens import MAX_COC_SHARE, strength_from_blur, strength_from_f_number
 from service.imaging.light import lamps, to_display, to_linear
 from service.imaging.snapping import snap_edges, snap_to_matte
@@ -181,10 +181,11 @@ def _rendered(
         matte = resize(matte, size) if matte is not None else None
         coc = cv2.resize(coc, (size[1], size[0]), interpolation=cv2.INTER_NEAREST) / np.float32(shrink)
     padding = ((0, -size[0] % 4), (0, -size[1] % 4))
-    sharp = np.pad(resize(to_linear(image), size), (*padding, (0, 0)), mode="edge")
+    sharp = np.pad(opaque(resize(to_linear(image), size)), (*padding, (0, 0)), mode="edge")
     light = sharp
     if lit is not None:
-        light = sharp * (1 + np.float32(gain) * np.pad(lit, padding).astype(np.float32))[..., None]
+        light = sharp.copy()
+        light[..., :3] *= (1 + np.float32(gain) * np.pad(lit, padding).astype(np.float32))[..., None]
     subject = np.pad(matte, padding, mode="edge").astype(np.float32) / np.float32(255) if matte is not None else None
     layers = stack(np.ascontiguousarray(np.pad(coc, padding, mode="edge")))
     rendered, in_front = composite(light, sharp, layers, subject, blades)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.contract import Size
 from service.imaging.filling import push_pull
 from service.imaging.geometry import resize
 
@@ -70,28 +71,35 @@ def snap_to_matte(inverse_depth: FloatMap, matte: NDArray[np.uint8]) -> FloatMap
         inverse_depth: float32 (H, W).
         matte: uint8 (H, W), 255 = the person.
     """
-    inside = (matte > 127).astype(np.uint8)
+    inside = matte > 127
     if not inside.any() or inside.all():
         return inverse_depth
-    reach = _reach_px(matte.shape, _MATTE_REACH)
+    size = _reduced(matte.shape)
+    small = cv2.resize(inside.astype(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+    reach = _reach_px(size, _MATTE_REACH)
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    core = cv2.erode(inside, element, borderType=cv2.BORDER_REPLICATE)
-    beyond = 1 - cv2.dilate(inside, element)
+    core: NDArray[Any] = cv2.erode(small, element, borderType=cv2.BORDER_REPLICATE)
+    beyond: NDArray[Any] = 1 - np.asarray(cv2.dilate(small, element))
     if not core.any() or not beyond.any():
         return inverse_depth
-    person, surroundings = _continued(inverse_depth, core), _continued(inverse_depth, beyond)
+    full = (inverse_depth.shape[0], inverse_depth.shape[1])
+    in_band = cv2.resize(1 - core - beyond, (full[1], full[0]), interpolation=cv2.INTER_NEAREST) > 0
+    values = resize(inverse_depth, size)
+    person, surroundings = _continued(values, core, full), _continued(values, beyond, full)
     gap = person - surroundings
     share = (inverse_depth - surroundings) / np.where(np.abs(gap) > _EDGE_STEP, gap, np.float32(np.inf))
-    band = (core == 0) & (beyond == 0) & (np.abs(gap) > _EDGE_STEP)
-    result = np.where(band & (inside == 1) & (share < 0.9), person, inverse_depth)
-    return np.where(band & (inside == 0) & (share > 0.1) & (share < 1.2), surroundings, result)
+    band = in_band & (np.abs(gap) > _EDGE_STEP)
+    result = np.where(band & inside & (share < 0.9), person, inverse_depth)
+    return np.where(band & ~inside & (share > 0.1) & (share < 1.2), surroundings, result)
 
 
-def _continued(values: FloatMap, where: NDArray[Any]) -> FloatMap:
-    """`values` as they are where `where` is 1, continued smoothly elsewhere; computed at a reduced size."""
-    height, width = values.shape
-    factor = min(1.0, (_FILL_PIXELS / values.size) ** 0.5)
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+def _reduced(shape: tuple[int, ...]) -> Size:
+    factor = min(1.0, (_FILL_PIXELS / (shape[0] * shape[1])) ** 0.5)
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def _continued(values: FloatMap, where: NDArray[Any], full: Size) -> FloatMap:
+    """`values` as they are where `where` is 1, continued smoothly elsewhere; enlarged to `full`."""
     weight = where.astype(np.float32)
-    filled = push_pull(resize(values * weight, size)[..., None], resize(weight, size))
-    return resize(np.ascontiguousarray(filled[..., 0]), (height, width))
+    filled = push_pull((values * weight)[..., None], weight)
+    return resize(np.ascontiguousarray(filled[..., 0]), full)
