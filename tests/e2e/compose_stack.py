@@ -7,123 +7,31 @@ all the same. `DEPTHLENS_MODELS` names another model repository than the committ
 """
 
 import io
-import itertools
 import json
-import os
 import signal
-import socket
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
+from http.client import HTTPException
 from types import FrameType
 
-from engine import ROOT, CommandError, Skip, compose_command, engine, run
+from engine import CommandError, Skip, compose_command, engine
 from PIL import Image
+from stack import DISPLAYED_SIZE, TAG, Answer, Stack, photo
 
 from service.contract import MODELS
 
-STORED_SIZE = (640, 480)
-"""Width and height of the photo as stored; its EXIF orientation 6 turns it, so it is displayed as 480 x 640."""
-DISPLAYED_SIZE = (480, 640)
 IMAGES = ("depthlens-gateway", "depthlens-triton")
-TAG = "e2e"
 TOTAL_TIMEOUT_S = 1200
 BUILD_TIMEOUT_S = 900
 UP_TIMEOUT_S = 240
 NOTICE_S = 5.0
 """Readiness has to turn 503 within this time."""
-HEALING_S = 10.0
-"""From noticing a dead model to its next answer."""
+HEALING_S = 15.0
+"""From the death of a model's process to its next answer: 5 s to notice, 10 s to heal."""
 RECOVERY_S = 60.0
-REQUEST_TIMEOUT_S = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer; header names in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class Stack:
-    """The compose project under test."""
-
-    def __init__(self, environment: dict[str, str], compose: tuple[str, ...]) -> None:
-        self.port = free_port()
-        self.project = f"depthlens-e2e-{os.getpid()}"
-        # The settings of whoever runs this must not change what is tested.
-        kept = {key: value for key, value in environment.items() if not key.startswith(("DEPTHLENS_", "COMPOSE_"))}
-        self.models = Path(environment.get("DEPTHLENS_MODELS") or ROOT / "model_repository").resolve()
-        self.environment = kept | {"PORT": str(self.port), "DEPTHLENS_TAG": TAG, "DEPTHLENS_MODELS": str(self.models)}
-        self._containers: dict[str, str] = {}
-        self._compose = (*compose, "-p", self.project, "-f", str(ROOT / "docker/compose.yaml"))
-
-    def compose(self, *arguments: str, timeout_s: float = 60) -> str:
-        return run(*self._compose, *arguments, timeout_s=timeout_s, env=self.environment)
-
-    def docker(self, *arguments: str, timeout_s: float = 60) -> str:
-        return run("docker", *arguments, timeout_s=timeout_s, env=self.environment)
-
-    def container(self, service: str) -> str:
-        if service not in self._containers:
-            self._containers[service] = self.compose("ps", "-q", service).split()[-1]
-        return self._containers[service]
-
-    def inspect(self, service: str) -> dict:
-        return json.loads(self.docker("inspect", self.container(service)))[0]
-
-    def python(self, image: str, program: str) -> str:
-        """Run a program in a fresh container of an image, as compose would confine it."""
-        confined = ("--read-only", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true")
-        return self.docker("run", "--rm", *confined, f"{image}:{TAG}", "python", "-c", program)
-
-    def request(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT_S)
-        try:
-            connection.request(method, path, body, {"Content-Type": "image/jpeg"} if body else {})
-            response = connection.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, headers, response.read())
-        finally:
-            connection.close()
-
-    def status(self, path: str) -> int:
-        """Status of a GET; 0 when nobody listens."""
-        try:
-            return self.request("GET", path).status
-        except (OSError, HTTPException):
-            return 0
-
-
-def free_port() -> int:
-    with socket.socket() as candidate:
-        candidate.bind(("127.0.0.1", 0))
-        return candidate.getsockname()[1]
-
-
-_numbers = itertools.count()
-
-
-def photo() -> bytes:
-    """A JPEG with a gradient and a block, stored sideways as a phone does; never the same twice.
-
-    The gateway remembers what it computed for a photo and answers it again without Triton.
-    """
-    picture = Image.linear_gradient("L").resize(STORED_SIZE).convert("RGB")
-    left = next(_numbers) % 400
-    picture.paste((250, 220, 180), (left, 120, left + 240, 400))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90, exif=exif)
-    return buffer.getvalue()
 
 
 def check(condition: bool, message: str) -> None:
@@ -221,8 +129,8 @@ def send_photo(stack: Stack) -> None:
 
 
 def check_refusal(answer: Answer) -> None:
-    """What /depth says while there is no Triton."""
-    check(answer.status == 503, f"/depth answers {answer.status} without Triton")
+    """What is said while there is no Triton or no model."""
+    check(answer.status == 503, f"{answer.status} instead of 503: {answer.body[:300]!r}")
     check(answer.headers.get("content-type", "").startswith("application/problem+json"), "503 is no problem+json")
     check(int(answer.headers.get("retry-after", "0")) >= 1, "503 without Retry-After")
     problem = json.loads(answer.body)
@@ -268,20 +176,43 @@ def crash(stack: Stack) -> Iterator[str]:
     yield f"ready {until_ready(stack, 200, RECOVERY_S):.1f} s later"
 
 
-def dead_model(stack: Stack) -> Iterator[str]:
-    """The model's process dies, Triton itself lives on and calls itself ready: the supervisor heals."""
-    program = """
+def model_processes(stack: Stack, *, kill: bool = False) -> list[str]:
+    """Process numbers of the models inside the Triton container; `kill` ends them."""
+    program = f"""
 import os, pathlib
 for folder in pathlib.Path("/proc").glob("[0-9]*"):
-    if b"triton_python_backend_stub" in (folder / "cmdline").read_bytes().split(b"\\0")[0]:
-        os.kill(int(folder.name), 9)
-        break
-else:
-    raise SystemExit("no stub process")
+    try:
+        command = (folder / "cmdline").read_bytes()
+    except OSError:
+        continue
+    if command.split(b"\\0")[0].endswith(b"triton_python_backend_stub"):
+        print(folder.name)
+        {kill} and os.kill(int(folder.name), 9)
 """
-    stack.docker("exec", stack.container("triton"), "python", "-c", program)
-    yield f"not ready after {until_ready(stack, 503, NOTICE_S):.1f} s"
-    yield f"ready {until_ready(stack, 200, HEALING_S):.1f} s later"
+    return stack.docker("exec", stack.container("triton"), "python", "-c", program).split()
+
+
+def dead_model(stack: Stack) -> Iterator[str]:
+    """The model's process dies, Triton itself lives on and calls itself ready: the supervisor heals.
+
+    Now and then it does so before the gateway's next readiness inference, which then has nothing to notice.
+    """
+    killed = model_processes(stack, kill=True)
+    check(bool(killed), "no process of a model to kill")
+    started = time.monotonic()
+    refused = 0
+
+    def healed() -> bool:
+        nonlocal refused
+        answer = stack.request("POST", "/focus?rx=0.5&ry=0.5&mode=plane", photo())
+        if answer.status != 200:
+            check_refusal(answer)
+            refused += 1
+        return answer.status == 200 and bool(set(model_processes(stack)) - set(killed))
+
+    wait_for(healed, HEALING_S, "healing")
+    yield f"{refused} times 503, /focus 200 after {time.monotonic() - started:.1f} s"
+    yield f"ready {until_ready(stack, 200, RECOVERY_S):.1f} s later"
 
 
 def stop(stack: Stack) -> Iterator[str]:
