@@ -14,7 +14,7 @@ from service.admission import Admission
 from service.cache import ByteCache
 from service.canary import Canary
 from service.errors import DepthlensError
-from service.gateway import Gateway
+from service.gateway import EmbeddedServer, Gateway
 from service.imaging.codec import Limits
 from service.imaging.errors import ImageError
 from service.inference import DepthClient, TritonClient
@@ -31,12 +31,15 @@ Coordinates and results are in the displayed orientation (EXIF applied). Errors 
 stable `code`."""
 
 
-def create_app(settings: Settings, client: DepthClient | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, client: DepthClient | None = None, embedded: EmbeddedServer | None = None
+) -> FastAPI:
     """The gateway application.
 
     Args:
         settings: every knob.
         client: where inferences go; by default the Triton server at `settings.triton_url`.
+        embedded: the Triton that this process runs itself, if it does.
 
     Raises:
         ValueError: neither a client nor a Triton address is given.
@@ -45,7 +48,7 @@ def create_app(settings: Settings, client: DepthClient | None = None) -> FastAPI
         if settings.triton_url is None:
             raise ValueError("No Triton address: set DEPTHLENS_TRITON_URL, or start with `depthlens serve`.")
         client = TritonClient(settings.triton_url)
-    gateway = _wire(settings, client)
+    gateway = _wire(settings, client, embedded)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -73,8 +76,10 @@ async def _documentation() -> RedirectResponse:
     return RedirectResponse("docs")
 
 
-def _wire(settings: Settings, client: DepthClient) -> Gateway:
+def _wire(settings: Settings, client: DepthClient, embedded: EmbeddedServer | None) -> Gateway:
     metrics = Metrics()
+    if embedded is not None:
+        metrics.watch_restarts(embedded)
     pipeline = Pipeline(
         client,
         ByteCache(settings.cache_bytes, metrics),
@@ -88,4 +93,5 @@ def _wire(settings: Settings, client: DepthClient) -> Gateway:
         admission=Admission(settings.max_inflight, settings.max_waiting, metrics),
         pipeline=pipeline,
         canary=Canary(client, settings.focus_model, period_s=settings.canary_period_s),
+        embedded=embedded,
     )

@@ -75,7 +75,7 @@ class Canary:
         model: str,
         *,
         period_s: float = 1.0,
-        timeout_s: float = 2.0,
+        timeout_s: float = 1.5,
         late_probes: int = 2,
         on_failure: OnFailure | None = None,
     ) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Protocol
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -15,12 +15,22 @@ from service.canary import Canary
 from service.context import Deadline, RequestContext
 from service.errors import InvalidParameter
 from service.inference import DepthClient
-from service.metrics import Metrics
+from service.metrics import Metrics, Restarts
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.upload import read_image
 
 TIMEOUT_HEADER = "X-Request-Timeout"
+
+
+class EmbeddedServer(Restarts, Protocol):
+    """What the gateway sees of a Triton that it runs itself."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the supervisor's own probes answer; False from the first failed one until a model is healed."""
+        ...
+
 
 Job = Callable[[RequestContext, bytes], Awaitable[Response]]
 
@@ -35,7 +45,15 @@ class Gateway:
     admission: Admission
     pipeline: Pipeline
     canary: Canary
-    draining: bool = field(default=False)
+    embedded: EmbeddedServer | None = None
+    draining: bool = False
+
+    @property
+    def not_ready_because(self) -> str | None:
+        """Why no photo would be answered now, None when it would."""
+        if self.embedded is not None and not self.embedded.ready:
+            return "healing"
+        return None if self.canary.state.ready else str(self.canary.state.reason)
 
     async def answer(self, request: Request, job: Job) -> Response:
         """Read the upload, wait for a place, run `job`: all within the request's one deadline.

@@ -79,10 +79,8 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             embedded = EmbeddedSettings(repository=settings.model_repository, cache=settings.openvino_cache)
             supervisor = await stack.enter_async_context(Supervisor(embedded))
             url = supervisor.grpc_url
-        app = create_app(settings, TritonClient(url))
+        app = create_app(settings, TritonClient(url), supervisor)
         gateway: Gateway = app.state.gateway
-        if supervisor is not None:
-            gateway.metrics.watch_restarts(supervisor)
         config = uvicorn.Config(
             app,
             http="h11",  # httptools takes headers of any size, measured: 64 MiB
@@ -104,7 +102,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
 
 async def _announce(gateway: Gateway, listener: socket.socket) -> None:
     """Print the address once the first readiness inference has answered."""
-    while not gateway.canary.state.ready:
+    while gateway.not_ready_because is not None:
         await asyncio.sleep(_READY_POLL_S)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from service.contract import MODELS
@@ -92,12 +93,10 @@ async def _reap() -> None:
     """Process 1 inherits every orphan of its container and has to collect their ends; only those nobody waits for."""
     while True:
         await asyncio.sleep(_REAP_PERIOD_S)
-        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            await asyncio.sleep(_REAP_PERIOD_S)  # asyncio collects its own children meanwhile
-            try:
+        with suppress(ChildProcessError):  # no children at all, or asyncio was quicker
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                await asyncio.sleep(_REAP_PERIOD_S)  # asyncio collects its own children meanwhile
                 os.waitpid(ended.si_pid, os.WNOHANG)
-            except ChildProcessError:
-                break
 
 
 if __name__ == "__main__":

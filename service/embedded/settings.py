@@ -42,7 +42,7 @@ class EmbeddedSettings:
     start_timeout_s: float = 120.0
     exit_timeout_s: int = 10
     canary_period_s: float = 1.0
-    canary_timeout_s: float = 2.0
+    canary_timeout_s: float = 1.5
     unhealthy_after_s: float = 30.0
     shm_bytes: int = 16 * 2**20
     max_backoff_s: float = 10.0

@@ -23,9 +23,8 @@ async def ready(gateway: GatewayDependency) -> Health:
     """200 while the canary inference succeeds: Triton's own readiness stays 200 after a model's process died."""
     if gateway.draining:
         raise Draining("The gateway is shutting down. Use another one.")
-    state = gateway.canary.state
-    if not state.ready:
-        raise ModelUnavailable(f"The readiness inference does not answer: {state.reason}.")
+    if gateway.not_ready_because is not None:
+        raise ModelUnavailable(f"The readiness inference does not answer: {gateway.not_ready_because}.")
     return Health(status="ready")
 
 
@@ -37,5 +36,5 @@ async def ready(gateway: GatewayDependency) -> Health:
 )
 async def metrics(gateway: GatewayDependency) -> Response:
     """Prometheus text format."""
-    gateway.metrics.triton_up.set(1 if gateway.canary.state.ready else 0)
+    gateway.metrics.triton_up.set(1 if gateway.not_ready_because is None else 0)
     return Response(gateway.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -63,3 +63,22 @@ def test_the_client_is_closed_with_the_app(settings: Settings, client_of_triton:
 def test_an_app_needs_a_triton() -> None:
     with pytest.raises(ValueError, match="DEPTHLENS_TRITON_URL"):
         create_app(Settings(triton_url=None))
+
+
+class HealingServer:
+    """An embedded Triton whose supervisor found a dead model before the gateway's own canary did."""
+
+    ready = False
+    restarts = 2
+    reloads = 3
+
+
+def test_readiness_knows_what_the_supervisor_knows(settings: Settings, client_of_triton: FakeDepthClient) -> None:
+    embedded = HealingServer()
+    with TestClient(create_app(settings, client_of_triton, embedded)) as client:
+        assert "healing" in poll(client, 503)["detail"]
+        embedded.ready = True
+        poll(client, 200)
+        text = client.get("/metrics").text
+    assert 'depthlens_triton_restarts_total{kind="restart"} 2.0' in text
+    assert 'depthlens_triton_restarts_total{kind="reload"} 3.0' in text
