@@ -26,7 +26,7 @@ bench: $(VENV)/.test ## Benchmarks beside their peers, tables into docs/results/
 	$(BIN)/python -m tests.benchmarks
 
 export: $(VENV)/.test ## Export a checkpoint into the model repository: make export CHECKPOINT=runs/.../last.pt
-	$(BIN)/python -m training export $(CHECKPOINT)
+	$(BIN)/python -m training export --checkpoint $(CHECKPOINT)
 
 compose-test: $(VENV)/.test ## Bring the container stack up, break it, see it recover
 	tests/e2e/compose-test

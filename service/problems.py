@@ -32,6 +32,7 @@ _IMAGE_ERRORS: dict[type[imaging_errors.ImageError], type[DepthlensError]] = {
     imaging_errors.DamagedImage: BrokenImage,
     imaging_errors.ImageTooLarge: TooLarge,
     imaging_errors.OutsideImage: OutsideImage,
+    imaging_errors.InvalidMap: ContractViolation,
     imaging_errors.ImageError: BadRequest,
 }
 
