@@ -72,7 +72,7 @@ _FOCUS_ON_DEPTH = ModelSpec(
     outputs=(INVERSE_DEPTH, PERSON),
     depth_kind="relative-inverse",
     max_batch_size=8,
-    precision="float32 weights; computed in bfloat16 where the CPU has it",
+    precision="float32",
     description="FocusOnDepth, small: one MobileNetV2 encoder, DPT-style fusion, depth and person heads",
     license="Apache-2.0 code; weights: see the model card for the terms of the training pictures",
 )
