@@ -1,9 +1,11 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import training
 from training.errors import TrainingError
 from training.models import MODELS, create_model
 from training.models.focus_on_depth import Decoder, Normalise, Served
@@ -121,7 +123,7 @@ def test_imagenet_weights_recognise_a_photo(shared):
     from training.config import load_config
     from training.data.sample import read_rgb
 
-    recipe = load_config(shared.parent / "main" / "training" / "configs" / "first_network.yaml")
+    recipe = load_config(Path(training.__file__).parent / "configs" / "first_network.yaml")
     path = shared / "weights" / recipe.encoder_weights
     encoder = MobileNetV2().eval()
     load_imagenet(encoder, path, recipe.encoder_sha256)
