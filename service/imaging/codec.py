@@ -65,6 +65,16 @@ _UPRIGHT: Final = {
 }
 """EXIF orientation to the turn that undoes it (EXIF 2.32, tag 274)."""
 
+_KEPT_TAGS: Final = frozenset(
+    {
+        *(0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298),  # what, camera, software, when, who
+        *(ORIENTATION_TAG, 0x011A, 0x011B, 0x0128),  # resolution
+        *(0x8769, 0x8825),  # the blocks of exposure and of place
+    }
+)
+"""EXIF tags that describe the photo. The others of a TIFF describe how its pixels lay in the file, or are its ICC
+profile, and would be wrong for the answer's."""
+
 _MAX_EXIF_BYTES = 65_000  # what one JPEG APP1 segment can carry, with some room for its own header
 
 
@@ -140,9 +150,13 @@ def _upright_exif(image: Image.Image) -> bytes | None:
         exif = read_exif(image)
         if not exif:
             return None
+        exif = _copied(exif)
+        for tag in set(exif) - _KEPT_TAGS:
+            del exif[tag]
         if ORIENTATION_TAG in exif:
-            exif = _copied(exif)
             exif[ORIENTATION_TAG] = 1
+        if not exif:
+            return None
         block = exif.tobytes()
     except Exception:  # broken EXIF never costs the picture
         return None

@@ -92,7 +92,7 @@ def encode_image(
         format: a key of `ENCODERS`.
         quality: 1..100 for jpeg, webp and avif, None for a good default; the others ignore it. JPEG keeps full chroma
             from 90 on.
-        exif: an EXIF block (`Photo.exif`) to carry along; BMP and GIF cannot.
+        exif: an EXIF block (`Photo.exif`) to carry along; TIFF keeps its first level only, BMP and GIF cannot.
 
     Raises:
         UnsupportedFormat: a format that is not written here.
@@ -124,11 +124,21 @@ def encode_image(
     if format == "jpeg":
         options["subsampling"] = 0 if options["quality"] >= _FULL_CHROMA_QUALITY else 2
     if exif and format not in ("bmp", "gif"):
-        options["exif"] = exif
+        options["exif"] = _flat(exif) if format == "tiff" else exif
     image = Image.fromarray(np.ascontiguousarray(pixels))
     stream = io.BytesIO()
     image.save(stream, format=format.upper(), **options)
     return stream.getvalue()
+
+
+def _flat(block: bytes) -> Image.Exif:
+    """The block's first level: Pillow's libtiff writer fails on the pointers to the others."""
+    exif = Image.Exif()
+    exif.load(block)
+    for pointer in (0x8769, 0x8825):
+        if pointer in exif:
+            del exif[pointer]
+    return exif
 
 
 def encode_npy(array: NDArray[Any]) -> bytes:

@@ -420,3 +420,38 @@ def test_map_encoders() -> None:
 def test_compressed_npz_is_plain() -> None:
     with pytest.raises(ValueError, match="objects"):
         codec.encode_npz(values=np.array([object()]))
+
+
+def phone_photo(format: str) -> bytes:
+    exif = Image.Exif()
+    exif[0x0110] = "Camera"
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    exif.get_ifd(0x8825)[1] = "N"
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30), (90, 60, 30)).save(stream, format, exif=exif)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "tiff"])
+def test_a_phones_exif_goes_along_into_every_format(format: str) -> None:
+    photo = codec.decode(phone_photo("JPEG"))
+    answer = Image.open(io.BytesIO(codec.encode_image(photo.pixels, format, exif=photo.exif)))
+    exif = answer.getexif()
+    assert answer.size == (30, 40)
+    assert exif[0x0110] == "Camera"
+    assert exif.get(0x0112, 1) == 1
+    if format != "tiff":
+        assert exif.get_ifd(0x8769)[0x9003] == "2020:01:01 00:00:00"
+
+
+def test_a_tiffs_own_structure_does_not_go_along() -> None:
+    stream = io.BytesIO()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new("RGB", (40, 30)).save(stream, "TIFF", description="a wall", icc_profile=profile)
+    photo = codec.decode(stream.getvalue())
+    assert photo.exif is not None
+    exif = Image.Exif()
+    exif.load(photo.exif)
+    assert set(exif) == {0x010E}
+    assert exif[0x010E] == "a wall"
