@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -102,6 +103,21 @@ def write_onnx(network: Served, spec: ModelSpec, path: Path) -> None:
     if program is None:
         raise TrainingError("the ONNX exporter made nothing")
     program.save(str(path), external_data=False)
+    _forget_origin(path)
+
+
+def _forget_origin(path: Path) -> None:
+    """Removes what the exporter notes of each node: Python's stack trace, with this machine's paths, and the like."""
+    model = onnx.load(path)
+    for part in (model, model.graph, *model.functions):
+        part.ClearField("metadata_props")
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in nodes:
+            node.ClearField("metadata_props")
+            node.ClearField("doc_string")
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        value.ClearField("metadata_props")
+    onnx.save(model, path)
 
 
 def gigaflop(network: Served, size: Size = _FLOP_SIZE) -> float:

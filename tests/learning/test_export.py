@@ -36,6 +36,8 @@ def test_export_writes_a_whole_version(checkpoint, photos, tmp_path):
     assert set(metadata["parity"]) == {"onnxruntime", "openvino_f32", "openvino_bf16"}
     assert metadata["gflop"]["value"] > 0.1
 
+    assert b".py" not in (folder / "model.onnx").read_bytes()
+
     graph = onnx.load(folder / "model.onnx").graph
     dims = [d.dim_param or d.dim_value for d in graph.input[0].type.tensor_type.shape.dim]
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
