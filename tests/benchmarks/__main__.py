@@ -1,4 +1,4 @@
-"""`make bench`: everything side by side with its peer, into `docs/results/bench.md`."""
+"""`make bench`: everything side by side with its peer, into `docs/results/bench.md` and `bench.png`."""
 
 import argparse
 import datetime
@@ -8,7 +8,14 @@ import re
 import subprocess
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+
 from . import imaging, network, request
+from .clock import Section
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -32,19 +39,39 @@ def main() -> None:
     parser.add_argument("--repository", type=Path, default=ROOT / "model_repository")
     options = parser.parse_args()
     model = options.repository / "focus_on_depth" / "1" / "model.onnx"
-    parts = [
-        "# Benchmark",
-        "",
-        f"`make bench`: {machine()}. Contenders are interleaved; medians; the ratio is the median of the rounds' own.",
-        "",
-        network.run(model, rounds=options.rounds * 3),
-        request.run(options.repository, rounds=options.rounds),
-        imaging.run(rounds=options.rounds),
+    said = machine()
+    sections = [
+        *network.run(model, rounds=options.rounds * 3),
+        *request.run(options.repository, rounds=options.rounds),
+        *imaging.run(rounds=options.rounds),
     ]
-    text = "\n".join(parts)
+    head = (
+        f"# Benchmark\n\n`make bench`: {said}. Contenders are interleaved; medians; the ratio is the median of the "
+        "rounds' own.\n\n![wall time of every contender](bench.png)\n\n"
+    )
+    text = head + "\n".join(section.table() for section in sections)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "bench.md").write_text(text)
+    plot(sections, RESULTS / "bench.png")
     print(text)
+
+
+def plot(sections: list[Section], path: Path) -> None:
+    """Wall time of every contender, one panel a section, the peer in gray."""
+    heights = [len(section.timings) + 1 for section in sections]
+    figure, axes = pyplot.subplots(
+        len(sections), 1, figsize=(8, 0.36 * sum(heights)), height_ratios=heights, layout="constrained"
+    )
+    for section, axis in zip(sections, axes, strict=True):
+        names = list(section.timings)[::-1]
+        times = [section.timings[name].wall_ms for name in names]
+        bars = axis.barh(names, times, color=["tab:blue"] * (len(names) - 1) + ["tab:gray"])
+        axis.bar_label(bars, fmt="%.1f", padding=3)
+        axis.set_title(f"{section.title}: wall ms, median", fontsize=9, loc="left")
+        axis.margins(x=0.12)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -52,13 +52,21 @@ def interleave(contenders: Mapping[str, Callable[[], object]], *, rounds: int) -
     }
 
 
-def table(title: str, timings: Mapping[str, Timing], *, note: str = "") -> str:
-    """The timings as a Markdown section."""
-    peer = next(iter(timings))
-    lines = [f"### {title}", "", *([note, ""] if note else [])]
-    lines += [f"| contender | wall ms | CPU ms | times as fast as {peer} |", "|---|---|---|---|"]
-    lines += [
-        f"| {name} | {timing.wall_ms:.1f} | {timing.cpu_ms:.1f} | {timing.ratio:.2f} |"
-        for name, timing in timings.items()
-    ]
-    return "\n".join(lines) + "\n"
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One comparison: what was timed, and what to know when reading it."""
+
+    title: str
+    timings: Mapping[str, Timing]
+    note: str = ""
+
+    def table(self) -> str:
+        """The timings as a Markdown section."""
+        peer = next(iter(self.timings))
+        lines = [f"## {self.title}", "", *([self.note, ""] if self.note else [])]
+        lines += [f"| contender | wall ms | CPU ms | times as fast as {peer} |", "|---|---|---|---|"]
+        lines += [
+            f"| {name} | {timing.wall_ms:.1f} | {timing.cpu_ms:.1f} | {timing.ratio:.2f} |"
+            for name, timing in self.timings.items()
+        ]
+        return "\n".join(lines) + "\n"

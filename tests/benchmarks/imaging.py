@@ -9,7 +9,7 @@ from PIL import Image
 
 from service.imaging import codec, refocus
 
-from .clock import interleave, table
+from .clock import Section, interleave
 from .pictures import photo
 
 
@@ -36,8 +36,13 @@ def pillow_png16(stored: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def run(*, rounds: int) -> str:
-    """Markdown tables."""
+def peak_mib() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run(*, rounds: int) -> list[Section]:
+    """Refocusing at two sizes, and the PNG encoder."""
     parts = []
     for name, size, times in (("2 Mpx", (1152, 1728), rounds), ("12 Mpx", (3000, 4000), max(2, rounds // 5))):
         image, depth = photo(*size), depth_scene(*size)
@@ -53,10 +58,10 @@ def run(*, rounds: int) -> str:
         )
         note = f"Scene: {scene.nbytes / image.shape[0] / image.shape[1]:.0f} bytes per pixel; radius up to "
         note += f"{strength_px:.0f} px."
-        parts.append(table(f"Refocus, {name}", timings, note=note))
+        parts.append(Section(f"Refocus, {name}", timings, note))
     stored = (depth_scene(720, 1280) * 65535).astype(np.uint16)
     stored += np.random.default_rng(0).integers(0, 64, stored.shape).astype(np.uint16)
     encoders = {"Pillow": lambda: pillow_png16(stored), "ours": lambda: codec.encode_png16(stored)}
-    parts.append(table("16-bit PNG, 720p", interleave(encoders, rounds=rounds)))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return "\n".join(parts) + f"\nPeak memory of the benchmark process: {peak:.0f} MiB.\n"
+    note = f"Peak memory of the benchmark process until here: {peak_mib():.0f} MiB."
+    parts.append(Section("16-bit PNG, 720p", interleave(encoders, rounds=rounds), note))
+    return parts

@@ -9,15 +9,15 @@ import torch
 
 from training.models import create_model
 
-from .clock import interleave, table
+from .clock import Section, interleave
 from .pictures import photo
 
 THREADS = 2
 SIZE = (288, 384)
 
 
-def run(model: Path, *, rounds: int) -> str:
-    """Markdown table; PyTorch runs the same architecture (time does not depend on the weights)."""
+def run(model: Path, *, rounds: int) -> list[Section]:
+    """One section; PyTorch runs the same architecture (time does not depend on the weights)."""
     image = photo(*SIZE)[None]
     torch.set_num_threads(THREADS)
     network = create_model("focus_on_depth_small").eval()
@@ -44,4 +44,4 @@ def run(model: Path, *, rounds: int) -> str:
         contenders[f"OpenVINO {precision}"] = lambda request=request: request.infer({"image": image})
     assert np.isfinite(session.run(None, {"image": image})[0]).all()
     height, width = SIZE
-    return table(f"Network, {height} x {width}, batch 1, {THREADS} threads", interleave(contenders, rounds=rounds))
+    return [Section(f"Network, {height} x {width}, batch 1, {THREADS} threads", interleave(contenders, rounds=rounds))]
