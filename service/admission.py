@@ -41,6 +41,11 @@ class Admission:
         self._metrics.rejected.labels(reason).inc()
         return Overloaded(detail, retry_after_s=max(1.0, self._predicted_wait_s()))
 
+    def check_room(self) -> None:
+        """Overloaded when a request that came now would find the queue full."""
+        if self._inflight >= self._max_inflight and len(self._queue) >= self._max_waiting:
+            raise self._refuse("queue_full", f"{self._max_waiting} requests are waiting already. Try again later.")
+
     @asynccontextmanager
     async def place(self, context: RequestContext) -> AsyncIterator[None]:
         """Hold a place for the block; Overloaded when the queue is full or the deadline out of reach."""
@@ -59,8 +64,7 @@ class Admission:
             self._inflight += 1
             self._metrics.inflight.set(self._inflight)
             return
-        if len(self._queue) >= self._max_waiting:
-            raise self._refuse("queue_full", f"{self._max_waiting} requests are waiting already. Try again later.")
+        self.check_room()
         if self._predicted_wait_s() + self._service_s > context.deadline.remaining_s():
             raise self._refuse("deadline", "The queue is longer than this request's deadline. Try again later.")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -13,7 +13,7 @@ from service import __version__
 from service.admission import Admission
 from service.cache import ByteCache
 from service.canary import Canary
-from service.errors import DepthlensError
+from service.errors import DeadlineExceeded, DepthlensError
 from service.gateway import EmbeddedServer, Gateway
 from service.imaging.codec import Limits
 from service.imaging.errors import ImageError
@@ -24,6 +24,7 @@ from service.pipeline import Pipeline
 from service.problems import handle
 from service.routes import depth, focus, health, models, segmentation
 from service.settings import Settings
+from service.upload import UploadMemory
 
 _DESCRIPTION = """Depth maps, person mattes and refocused photos.
 
@@ -59,9 +60,17 @@ def create_app(
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
+            gateway.pipeline.close()
             await gateway.client.close()
 
-    app = FastAPI(title="Depthlens", version=__version__, description=_DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="Depthlens",
+        redirect_slashes=False,  # a redirected POST loses its body without a word
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
     app.state.gateway = gateway
     app.add_middleware(RequestMiddleware, metrics=gateway.metrics)
     for kind in (DepthlensError, ImageError, RequestValidationError, HTTPException):
@@ -82,16 +91,22 @@ def _wire(settings: Settings, client: DepthClient, embedded: EmbeddedServer | No
         metrics.watch_restarts(embedded)
     pipeline = Pipeline(
         client,
-        ByteCache(settings.cache_bytes, metrics),
+        ByteCache(settings.cache_bytes, settings.cache_age_s, metrics),
         limits=Limits(max_pixels=settings.max_pixels, max_side=settings.max_side_px),
         worker_threads=settings.worker_threads,
     )
+
+    async def forget(error: DepthlensError) -> None:
+        if not isinstance(error, DeadlineExceeded):  # what comes back may be another version; a slow moment is not
+            pipeline.forget()
+
     return Gateway(
         settings=settings,
         client=client,
         metrics=metrics,
         admission=Admission(settings.max_inflight, settings.max_waiting, metrics),
         pipeline=pipeline,
-        canary=Canary(client, settings.focus_model, period_s=settings.canary_period_s),
+        canary=Canary(client, settings.focus_model, period_s=settings.canary_period_s, on_failure=forget),
+        uploads=UploadMemory(settings.max_upload_bytes),
         embedded=embedded,
     )

@@ -55,10 +55,6 @@ class ModelSpec:
     description: str
     license: str
 
-    def output(self, name: str) -> TensorSpec:
-        """The output tensor called `name`; KeyError when this model has none."""
-        return {tensor.name: tensor for tensor in self.outputs}[name]
-
 
 IMAGE = TensorSpec("image", "uint8", (-1, -1, 3), "sRGB, 0..255, rows top to bottom")
 INVERSE_DEPTH = TensorSpec("inverse_depth", "float32", (-1, -1), "relative inverse depth, >= 0, larger = nearer")

@@ -1,14 +1,15 @@
 """Every error the gateway answers with, in one tree and one table.
 
 DepthlensError
-├── BadRequest 400            malformed_request
+├── BadRequest 400            malformed_request, missing_image
 │   ├── EmptyBody             empty_body
-│   └── BrokenImage           truncated_image, ... (the codec's own code)
-├── UnknownModel 404          unknown_model
+│   └── BrokenImage           truncated_image, damaged_image, empty_image
+├── UnknownModel 404          unknown_model (the router's own: unknown_route, and 405 method_not_allowed)
 ├── NotAcceptable 406         not_acceptable
-├── TooLarge 413              body_too_large, image_too_large
-├── UnsupportedMedia 415      not_an_image, unsupported_format
-├── InvalidParameter 422      invalid_parameter
+├── TooLarge 413              body_too_large, image_too_large, image_too_long, too_many_scans, metadata_too_large,
+│                             side_too_long_for_format
+├── UnsupportedMedia 415      not_an_image, unsupported_format, unsupported_content_type, unsupported_encoding
+├── InvalidParameter 422      invalid_parameter, not_metric
 │   ├── OutsideImage          outside_image
 │   └── NotAPerson            not_a_person
 ├── ClientLeft 499            client_left

@@ -1,7 +1,6 @@
 """The parts of one running gateway, and the frame every image request is answered in."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Protocol
@@ -13,12 +12,13 @@ from starlette.responses import Response
 from service.admission import Admission, until_left
 from service.canary import Canary
 from service.context import Deadline, RequestContext
-from service.errors import InvalidParameter
+from service.errors import DeadlineExceeded, InvalidParameter
 from service.inference import DepthClient
 from service.metrics import Metrics, Restarts
 from service.pipeline import Pipeline
+from service.schemas import parse_decimal
 from service.settings import Settings
-from service.upload import read_image
+from service.upload import UploadMemory, read_image
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 
@@ -45,6 +45,7 @@ class Gateway:
     admission: Admission
     pipeline: Pipeline
     canary: Canary
+    uploads: UploadMemory
     embedded: EmbeddedServer | None = None
     draining: bool = False
 
@@ -65,16 +66,18 @@ class Gateway:
         """
         context: RequestContext = request.state.context
         context.deadline = Deadline.after(self._timeout_s(request))
+        self.admission.check_room()  # before a byte of the body is read
         try:
             async with asyncio.timeout(context.deadline.remaining_s()):
-                data = await read_image(request, self.settings.max_body_bytes)
+                with self.uploads.share() as share:
+                    data = await read_image(request, self.settings.max_body_bytes, share)
 
-                async def admitted() -> Response:
-                    async with self.admission.place(context):
-                        return await job(context, data)
+                    async def admitted() -> Response:
+                        async with self.admission.place(context):
+                            return await job(context, data)
 
-                return await until_left(request, admitted)
-        except TimeoutError:
+                    return await until_left(request, admitted)
+        except (TimeoutError, DeadlineExceeded):  # whoever noticed first
             raise context.deadline.exceeded(context.stage) from None
 
     def _timeout_s(self, request: Request) -> float:
@@ -82,11 +85,8 @@ class Gateway:
         if text is None:
             return self.settings.request_timeout_s
         cap = self.settings.max_request_timeout_s
-        try:
-            seconds = float(text) if text.isascii() else math.nan
-        except ValueError:
-            seconds = math.nan
-        if not (math.isfinite(seconds) and seconds > 0):
+        seconds = parse_decimal(text)
+        if seconds is None or seconds <= 0:
             raise InvalidParameter(
                 f"{TIMEOUT_HEADER} must be a number of seconds above 0, at most {cap:g}.",
                 field=TIMEOUT_HEADER,

@@ -6,6 +6,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
+
 from service.errors import NotAcceptable
 
 
@@ -15,6 +17,11 @@ class Offer:
 
     format: str
     media_type: str
+
+
+def accept_header(headers: Headers) -> str | None:
+    """The Accept header, several lines of it joined; None without one."""
+    return ", ".join(headers.getlist("accept")) or None
 
 
 def choose(offers: Sequence[Offer], *, format: str | None, accept: str | None) -> Offer:

@@ -4,15 +4,15 @@ bytes -> header check -> decode in a worker thread -> letterbox to the nearest f
 their way back to the photo. Every step is cached by the content hash of the upload.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-import anyio.to_thread
 import numpy as np
-from anyio import CapacityLimiter
 from numpy.typing import NDArray
 
 from service.cache import ByteCache
@@ -103,21 +103,31 @@ class Pipeline:
         self._cache = cache
         self._limits = limits
         self._worker_threads = worker_threads
-        self._workers: CapacityLimiter | None = None
+        self._workers: ThreadPoolExecutor | None = None
 
     async def in_worker(
         self, context: RequestContext, stage: Stage, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """Run CPU work in a worker thread and count its time under `stage`.
 
-        A caller that gives up (deadline, client gone) does not wait for the thread; the thread keeps its worker's
-        place until it ends.
+        A caller that gives up (deadline, client gone) does not wait: work that has not begun is dropped, work that
+        has begun keeps its thread to the end, so there is never more of it than there are threads.
         """
-        if self._workers is None:  # a limiter belongs to the event loop it is made in
-            self._workers = CapacityLimiter(self._worker_threads)
+        if self._workers is None:  # made anew when an application is started again
+            self._workers = ThreadPoolExecutor(self._worker_threads, thread_name_prefix="depthlens-worker")
         call = partial(function, *args, **kwargs)
         with context.timed(stage):
-            return await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._workers)
+            return await asyncio.get_running_loop().run_in_executor(self._workers, call)
+
+    def close(self) -> None:
+        """Begin no more work."""
+        if self._workers is not None:
+            self._workers.shutdown(wait=False, cancel_futures=True)
+            self._workers = None
+
+    def forget(self) -> None:
+        """Drop every cached result: the models behind them may have changed."""
+        self._cache.clear()
 
     async def open(self, context: RequestContext, data: bytes) -> Upload:
         """Check the header against the limits, before any decode."""
@@ -166,7 +176,9 @@ class Pipeline:
         cached: FocusScene | None = self._cache.get("scene", key)
         if cached is not None:
             return cached
-        photo = await self.photo(context, upload)
+        photo: Photo | None = self._cache.get("photo", upload.digest)
+        if photo is None:  # not kept under its own key as well: the scene holds its pixels
+            photo = await self.in_worker(context, "decode", codec.decode, upload.data, upload.header)
         analysis = await self.analyse(context, upload, spec, photo)
         scene = await self.in_worker(context, "render", _prepare, photo, analysis)
         self._cache.put("scene", key, scene, scene.scene.nbytes)

@@ -32,7 +32,6 @@ _IMAGE_ERRORS: dict[type[imaging_errors.ImageError], type[DepthlensError]] = {
     imaging_errors.DamagedImage: BrokenImage,
     imaging_errors.ImageTooLarge: TooLarge,
     imaging_errors.OutsideImage: OutsideImage,
-    imaging_errors.InvalidMap: ContractViolation,
     imaging_errors.ImageError: BadRequest,
 }
 
@@ -50,7 +49,7 @@ def to_error(error: Exception, request: Request) -> DepthlensError:
     """The member of our tree that stands for any exception."""
     if isinstance(error, DepthlensError):
         return error
-    if isinstance(error, imaging_errors.ImageError):
+    if isinstance(error, imaging_errors.ImageError) and not isinstance(error, imaging_errors.InvalidMap):
         kind = next(ours for theirs in type(error).__mro__ if (ours := _IMAGE_ERRORS.get(theirs)))
         return kind(str(error), code=error.code, field=error.field, value=error.value, limit=error.limit)
     if isinstance(error, RequestValidationError):

@@ -1,5 +1,6 @@
 """Query parameters and JSON bodies: shapes and ranges, no logic."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -8,10 +9,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
+def parse_decimal(text: str) -> float | None:
+    """A finite number in plain ASCII decimals; None otherwise.
+
+    Python's own parser would also take `1_0`, `nan` and Arabic digits.
+    """
+    number = float(text) if _DECIMAL.fullmatch(text.strip(" ")) else math.inf
+    return number if math.isfinite(number) else None
+
+
 def _decimal(value: Any) -> Any:
-    """Plain ASCII decimals only: Python's own parser would also take `1_0`, `nan` and Arabic digits."""
-    if isinstance(value, str) and not _DECIMAL.fullmatch(value.strip(" ")):
-        raise ValueError("must be a plain decimal number")
+    if isinstance(value, str) and (value := parse_decimal(value)) is None:
+        raise ValueError("must be a plain, finite decimal number")
     return value
 
 
@@ -188,4 +197,3 @@ class Health(BaseModel):
     """Answer of the health routes."""
 
     status: Literal["live", "ready"]
-    detail: str | None = None

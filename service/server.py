@@ -87,6 +87,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             ws="none",
             log_config=None,
             log_level="warning",
+            h11_max_incomplete_event_size=64 * 1024,  # room for a thousand points in the query
             access_log=False,
             timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
             timeout_keep_alive=75,  # longer than the idle time of common balancers, which reuse connections

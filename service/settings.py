@@ -4,14 +4,17 @@ One object, made in `__main__` and passed down; nothing else reads the environme
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.contract import MODELS
+from service.contract import MODELS, Task
 
-_ModelName = Annotated[str, Field(pattern=f"^({'|'.join(MODELS)})$")]
+
+def _names(task: Task) -> str:
+    """A pattern of the models that do `task`."""
+    return f"^({'|'.join(name for name, spec in MODELS.items() if task in spec.tasks)})$"
 
 
 class Settings(BaseSettings):
@@ -32,11 +35,17 @@ class Settings(BaseSettings):
     openvino_cache: Path | None = Field(
         None, description="folder for compiled networks, so that the embedded server starts faster; unset compiles anew"
     )
-    depth_model: _ModelName = Field("focus_on_depth", description="model behind `POST /depth` when none is named")
-    segmentation_model: _ModelName = Field(
-        "focus_on_depth", description="model behind `POST /segmentation` when none is named"
+    depth_model: str = Field(
+        "focus_on_depth", pattern=_names("depth"), description="model behind `POST /depth` when none is named"
     )
-    focus_model: _ModelName = Field("focus", description="model behind `POST /focus` when none is named")
+    segmentation_model: str = Field(
+        "focus_on_depth",
+        pattern=_names("segmentation"),
+        description="model behind `POST /segmentation` when none is named",
+    )
+    focus_model: str = Field(
+        "focus", pattern=_names("focus"), description="model behind `POST /focus` when none is named"
+    )
 
     max_body_bytes: PositiveInt = Field(64 * 2**20, description="largest request body in bytes")
     max_pixels: PositiveInt = Field(50_000_000, description="largest photo in pixels, checked before decoding")
@@ -45,12 +54,19 @@ class Settings(BaseSettings):
 
     request_timeout_s: PositiveFloat = Field(30.0, description="deadline of a request that names none, in seconds")
     max_request_timeout_s: PositiveFloat = Field(120.0, description="cap on the `X-Request-Timeout` header, in seconds")
-    max_inflight: PositiveInt = Field(8, description="requests worked on at once")
+    max_upload_bytes: PositiveInt = Field(
+        512 * 2**20, description="memory for all request bodies together, in bytes; beyond it 503"
+    )
+    max_inflight: PositiveInt = Field(4, description="requests worked on at once; each may hold a decoded photo")
     max_waiting: int = Field(32, ge=0, description="requests allowed to wait for a place; beyond it 503 at once")
     worker_threads: PositiveInt = Field(2, description="threads that decode, render and encode")
     cache_bytes: int = Field(
-        256 * 2**20, ge=0, description="memory for decoded photos, network outputs and prepared scenes; 0 switches off"
+        512 * 2**20,
+        ge=0,
+        description="memory for decoded photos, network outputs and prepared scenes (about 9 bytes per pixel: the "
+        "default keeps photos of up to 50 megapixels ready for the next click); 0 switches off",
     )
+    cache_age_s: PositiveFloat = Field(600.0, description="longest life of a cached result, in seconds")
     canary_period_s: PositiveFloat = Field(1.0, description="time between readiness inferences, in seconds")
     drain_s: float = Field(
         0.0, ge=0, description="how long readiness answers 503 on SIGTERM before the listener closes, in seconds"

@@ -3,13 +3,14 @@
 Nothing is written to disk: parts stay in memory, and the body is refused as soon as it passes the limit.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import BadRequest, ClientLeft, EmptyBody, TooLarge, UnsupportedMedia
+from service.errors import BadRequest, ClientLeft, EmptyBody, Overloaded, TooLarge, UnsupportedMedia
 
 FIELD = "image"
 _MAX_PARTS = 16
@@ -38,10 +39,47 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 2**40
 
 
-async def read_image(request: Request, max_bytes: int) -> bytes:
-    """The bytes of the posted image.
+class UploadMemory:
+    """Bytes that the bodies of all requests hold together, bounded."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.used_bytes = 0
+
+    @contextmanager
+    def share(self) -> Iterator["UploadShare"]:
+        """One request's share, given back at the end of the block."""
+        share = UploadShare(self)
+        try:
+            yield share
+        finally:
+            self.used_bytes -= share.held_bytes
+
+    def take(self, count: int) -> None:
+        """Count `count` more bytes; Overloaded when there is no room for them."""
+        if self.used_bytes + count > self._max_bytes:
+            raise Overloaded("Too many photos are being uploaded at once. Try again later.")
+        self.used_bytes += count
+
+
+class UploadShare:
+    """What one request holds of an `UploadMemory`."""
+
+    def __init__(self, memory: UploadMemory) -> None:
+        self._memory = memory
+        self.held_bytes = 0
+
+    def take(self, count: int) -> None:
+        """Hold `count` more bytes, or Overloaded."""
+        self._memory.take(count)
+        self.held_bytes += count
+
+
+async def read_image(request: Request, max_bytes: int, share: UploadShare) -> bytes:
+    """The bytes of the posted image, counted in `share` as they come.
 
     Raises:
+        Overloaded: all bodies together would hold more memory than allowed.
         UnsupportedMedia: a content type or encoding that carries no image.
         TooLarge: more than `max_bytes`, declared or received.
         EmptyBody, BadRequest: no image, or a multipart body that cannot be parsed.
@@ -59,9 +97,9 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     content_type = request.headers.get("content-type", "application/octet-stream").split(";")[0].strip().lower()
     try:
         if content_type == "multipart/form-data":
-            data = await _from_multipart(request, max_bytes)
+            data = await _from_multipart(request, max_bytes, share)
         elif content_type.startswith("image/") or content_type in ("", "application/octet-stream"):
-            data = b"".join([chunk async for chunk in _bounded(request, max_bytes)])
+            data = b"".join([chunk async for chunk in _bounded(request, max_bytes, share)])
         else:
             raise UnsupportedMedia(
                 "Send the photo as multipart field `image`, or as the body with Content-Type image/* or "
@@ -93,17 +131,18 @@ def _too_large(size: int, max_bytes: int) -> TooLarge:
     )
 
 
-async def _bounded(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+async def _bounded(request: Request, max_bytes: int, share: UploadShare) -> AsyncGenerator[bytes, None]:
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         if received > max_bytes:
             raise _too_large(received, max_bytes)
+        share.take(len(chunk))
         yield chunk
 
 
-async def _from_multipart(request: Request, max_bytes: int) -> bytes:
-    stream = _bounded(request, max_bytes)
+async def _from_multipart(request: Request, max_bytes: int, share: UploadShare) -> bytes:
+    stream = _bounded(request, max_bytes, share)
     parser = _InMemoryParser(
         request.headers, stream, max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=max_bytes
     )
@@ -131,6 +170,8 @@ async def _image_part(parts: list[str | UploadFile]) -> bytes:
             limit=1,
         )
     (part,) = parts
-    if isinstance(part, str):
-        return part.encode()  # a field without a file name is still the caller's bytes, if only text
+    if isinstance(part, str):  # parsed as text, so its bytes are lost
+        raise BadRequest(
+            f"The part `{FIELD}` has no file name; send it as a file (curl: -F {FIELD}=@photo.jpg).", field=FIELD
+        )
     return await part.read()

@@ -15,10 +15,10 @@ from service.errors import InvalidParameter
 from service.gateway import GatewayDependency
 from service.imaging import codec, depth, geometry
 from service.inference import Prediction
-from service.negotiation import Offer, choose
+from service.negotiation import Offer, accept_header, choose
 from service.pipeline import Pipeline, Upload, find_model
 from service.routes.documentation import image_route
-from service.schemas import DepthPoint, DepthQuery, DepthReport
+from service.schemas import DepthPoint, DepthQuery, DepthReport, parse_decimal
 
 router = APIRouter(tags=["photo"])
 
@@ -56,7 +56,7 @@ async def depth_map(request: Request, query: Annotated[DepthQuery, Query()], gat
 
     The headers say how stored numbers become the network's own values.
     """
-    offer = choose(OFFERS, format=query.format, accept=request.headers.get("accept"))
+    offer = choose(OFFERS, format=query.format, accept=accept_header(request.headers))
     spec = find_model(query.model, gateway.settings.depth_model, "depth")
     points = _points(query.points, gateway.settings.max_points)
     _check(query, spec)
@@ -122,13 +122,10 @@ def _points(text: str | None, max_points: int) -> list[Point]:
         )
     points = []
     for item in items:
-        try:
-            x, y = (float(part) if part.isascii() else np.nan for part in item.split(","))
-        except ValueError:
-            x = y = np.nan
-        if not (np.isfinite(x) and np.isfinite(y)):
+        numbers = [parse_decimal(part) for part in item.split(",")]
+        if len(numbers) != 2 or numbers[0] is None or numbers[1] is None:
             raise InvalidParameter("Points are written x,y;x,y with plain numbers.", field="points", value=item[:40])
-        points.append((x, y))
+        points.append((numbers[0], numbers[1]))
     return points
 
 
@@ -143,12 +140,12 @@ def _encode(
 ) -> Response:
     said = {
         "X-Depth-Kind": str(spec.depth_kind),
-        "X-Depth-Scale": "1",
-        "X-Depth-Offset": "0",
         "X-Depth-Unit": "relative",
         "X-Model": prediction.model,
         "X-Model-Version": prediction.version,
     }
+    if offer.format in ("npy", "npz", "tiff"):  # pictures for people and statistics hold no stored values
+        said |= {"X-Depth-Scale": "1", "X-Depth-Offset": "0"}
     match offer.format:
         case "png16":
             stored, scale, offset = depth.quantise16(values)

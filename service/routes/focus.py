@@ -5,6 +5,7 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Query
+from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,7 +13,7 @@ from service.context import RequestContext
 from service.errors import InvalidParameter, NotAPerson
 from service.gateway import GatewayDependency
 from service.imaging import codec, geometry, refocus
-from service.negotiation import Offer, choose
+from service.negotiation import Offer, accept_header, choose
 from service.pipeline import FocusScene, find_model
 from service.routes.documentation import image_route
 from service.schemas import FocusQuery
@@ -55,10 +56,9 @@ class _Choice:
 )
 async def focus(request: Request, query: Annotated[FocusQuery, Query()], gateway: GatewayDependency) -> Response:
     """Keeps the clicked person or depth sharp and blurs the rest as a lens would, at the photo's own size."""
-    accept = request.headers.get("accept")
-    wanted = None if query.format in (None, "same") else query.format
-    if wanted is not None or not _takes_anything(accept):
-        choose(OFFERS, format=wanted, accept=accept)  # refuse before any work
+    accept = accept_header(request.headers)
+    if query.format != "same":
+        choose(OFFERS, format=query.format, accept=accept)  # refuse before any work
     spec = find_model(query.model, gateway.settings.focus_model, "focus")
     _check_click(query)
     pipeline = gateway.pipeline
@@ -68,39 +68,41 @@ async def focus(request: Request, query: Annotated[FocusQuery, Query()], gateway
         height, width = upload.size
         x, y = _click(query, height, width)
         geometry.check_inside(x, y, height, width, field="x" if query.x is not None else "rx")
-        own = [offer for offer in OFFERS if offer.media_type == upload.header.mime] or [OFFERS[0]]
-        offer = choose([*own, *OFFERS], format=wanted, accept=accept)
+        offer = _offer(upload.header.mime, query.format, accept)
         scene = await pipeline.focus_scene(context, upload, spec)
-        choice = _choose_subject(scene, query.mode, x, y)
-        strength_px = _strength_px(query, max(height, width))
-        pixels = await pipeline.in_worker(
-            context,
-            "render",
-            refocus.render,
-            scene.scene,
-            focus=choice.focus,
-            strength_px=strength_px,
-            subject=choice.subject,
-        )
+        pixels, headers = await pipeline.in_worker(context, "render", _render, scene, query, x, y)
         body = await pipeline.in_worker(
             context, "encode", codec.encode_image, pixels, offer.format, quality=query.quality, exif=scene.exif
         )
-        largest = strength_px * float(np.abs(scene.scene.inverse_depth - choice.focus).max())
-        headers = {
-            "X-Focus-Depth": f"{choice.focus:.4f}",
-            "X-Focus-Mode": choice.mode,
-            "X-Focus-Person": "none" if choice.subject is None else str(choice.subject),
-            "X-CoC-Max": f"{largest:.2f}",
-            "X-Model": scene.model,
-            "X-Model-Version": scene.version,
-        }
         return Response(body, media_type=offer.media_type, headers=headers)
 
     return await gateway.answer(request, job)
 
 
-def _takes_anything(accept: str | None) -> bool:
-    return accept is None or "*/*" in accept or "image/*" in accept
+def _offer(mime: str, format: str | None, accept: str | None) -> Offer:
+    """The photo's own format first; what is not written here (HEIC) becomes JPEG."""
+    own = next((offer for offer in OFFERS if offer.media_type == mime), OFFERS[0])
+    if format == "same":
+        return own
+    return choose([own, *(offer for offer in OFFERS if offer != own)], format=format, accept=accept)
+
+
+def _render(scene: FocusScene, query: FocusQuery, x: float, y: float) -> tuple[NDArray[np.uint8], dict[str, str]]:
+    """The refocused pixels, and the headers that say how."""
+    height, width = scene.scene.inverse_depth.shape
+    choice = _choose_subject(scene, query.mode, x, y)
+    strength_px = _strength_px(query, max(height, width))
+    pixels = refocus.render(scene.scene, focus=choice.focus, strength_px=strength_px, subject=choice.subject)
+    depths = scene.scene.inverse_depth
+    largest = strength_px * max(float(depths.max()) - choice.focus, choice.focus - float(depths.min()))
+    return pixels, {
+        "X-Focus-Depth": f"{choice.focus:.4f}",
+        "X-Focus-Mode": choice.mode,
+        "X-Focus-Person": "none" if choice.subject is None else str(choice.subject),
+        "X-CoC-Max": f"{largest:.2f}",
+        "X-Model": scene.model,
+        "X-Model-Version": scene.version,
+    }
 
 
 def _check_click(query: FocusQuery) -> None:

@@ -13,7 +13,7 @@ from service.context import RequestContext
 from service.gateway import GatewayDependency
 from service.imaging import codec, matte
 from service.inference import Prediction
-from service.negotiation import Offer, choose
+from service.negotiation import Offer, accept_header, choose
 from service.pipeline import find_model
 from service.routes.documentation import image_route
 from service.schemas import MaskReport, SegmentationQuery
@@ -41,7 +41,7 @@ async def segmentation(
     request: Request, query: Annotated[SegmentationQuery, Query()], gateway: GatewayDependency
 ) -> Response:
     """An 8-bit gray PNG, 255 where the photo shows a person; soft at borders."""
-    offer = choose(OFFERS, format=query.format, accept=request.headers.get("accept"))
+    offer = choose(OFFERS, format=query.format, accept=accept_header(request.headers))
     spec = find_model(query.model, gateway.settings.segmentation_model, "segmentation")
     pipeline = gateway.pipeline
 

@@ -8,6 +8,7 @@ from fakes import FakeDepthClient, encoded, picture
 from PIL import Image
 from starlette.testclient import TestClient
 
+from service.app import create_app
 from service.errors import ModelFailed, ModelUnavailable
 from service.settings import Settings
 
@@ -89,6 +90,7 @@ def test_a_chunked_body_is_bounded_too(gateway: TestClient) -> None:
         ({"Content-Type": "image/png", "X-Request-Timeout": "nan"}, 422, "invalid_parameter"),
         ({"Content-Type": "image/png", "X-Request-Timeout": "-1"}, 422, "invalid_parameter"),
         ({"Content-Type": "image/png", "X-Request-Timeout": "soon"}, 422, "invalid_parameter"),
+        ({"Content-Type": "image/png", "X-Request-Timeout": "1_0"}, 422, "invalid_parameter"),
         ({"Content-Type": "image/png", "Accept": "text/html"}, 406, "not_acceptable"),
     ],
 )
@@ -100,6 +102,8 @@ def test_forms_need_one_image(gateway: TestClient) -> None:
     check_problem(gateway.post("/depth", files={"img": PHOTO}), 400, "missing_image")
     twice = [("image", ("a.png", PHOTO)), ("image", ("b.png", PHOTO))]
     check_problem(gateway.post("/depth", files=twice), 400, "malformed_request")
+    problem = check_problem(gateway.post("/depth", files={"image": (None, PHOTO)}), 400, "malformed_request")
+    assert "@" in problem["detail"], "a part without a file name has lost its bytes: say how to send a file"
     many = [("part", (f"{index}.png", b"x")) for index in range(1001)]
     check_problem(gateway.post("/depth", files=many), 400, "malformed_request")
 
@@ -116,6 +120,7 @@ def test_forms_need_one_image(gateway: TestClient) -> None:
         ("/depth?points=1;2", "points", "invalid_parameter"),
         ("/depth?points=1,nan", "points", "invalid_parameter"),
         ("/depth?points=1,2,3", "points", "invalid_parameter"),
+        ("/depth?points=1_0,5", "points", "invalid_parameter"),
         ("/depth?points=" + "1,1;" * 1001 + "1,1", "points", "invalid_parameter"),
         ("/depth?points=96,0", "points", "outside_image"),
         ("/depth?points=0,-1", "points", "outside_image"),
@@ -165,6 +170,7 @@ def test_a_model_that_does_another_task(gateway: TestClient) -> None:
 
 def test_routes_and_methods(gateway: TestClient) -> None:
     check_problem(gateway.get("/nowhere"), 404, "unknown_route")
+    check_problem(gateway.post("/depth/", content=PHOTO, follow_redirects=False), 404, "unknown_route")
     answer = gateway.get("/depth")
     check_problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
@@ -209,9 +215,36 @@ def test_the_deadline_cancels_the_inference(gateway: TestClient, client_of_trito
     assert gateway.post("/depth", content=PHOTO).status_code == 200
 
 
-def test_settings_refuse_unknown_models() -> None:
+def test_settings_refuse_models_that_cannot_do_the_task() -> None:
     with pytest.raises(ValueError, match="depth_model"):
         Settings(depth_model="nope")
+    with pytest.raises(ValueError, match="focus_model"):
+        Settings(focus_model="focus_on_depth")
+
+
+def test_uploads_share_a_bounded_memory(client_of_triton: FakeDepthClient) -> None:
+    settings = Settings(max_upload_bytes=len(PHOTO) + 10, canary_period_s=60)
+    with TestClient(create_app(settings, client_of_triton)) as gateway:
+        memory = gateway.app.state.gateway.uploads
+        assert gateway.post("/depth", content=PHOTO).status_code == 200
+        assert memory.used_bytes == 0
+        with memory.share() as other:
+            other.take(11)
+            answer = gateway.post("/depth", content=PHOTO)
+            check_problem(answer, 503, "overloaded")
+            assert "retry-after" in answer.headers
+        assert memory.used_bytes == 0
+        assert gateway.post("/depth", content=PHOTO).status_code == 200
+
+
+def test_a_full_queue_is_told_before_the_body_is_read(client_of_triton: FakeDepthClient) -> None:
+    with TestClient(
+        create_app(Settings(max_inflight=1, max_waiting=0, canary_period_s=60), client_of_triton)
+    ) as gateway:
+        gateway.app.state.gateway.admission._inflight = 1
+        not_even_an_image = b""
+        check_problem(gateway.post("/depth", content=not_even_an_image), 503, "overloaded")
+        assert gateway.app.state.gateway.uploads.used_bytes == 0
 
 
 def test_a_valid_png_under_a_wrong_name_is_read_by_its_bytes(gateway: TestClient) -> None:

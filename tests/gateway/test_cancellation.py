@@ -83,14 +83,15 @@ def test_waiting_requests_pass_when_one_ahead_leaves(running: Running, client_of
     client_of_triton.hook = release.wait
     body = encoded(picture())
     connections = []
-    for index in range(9):  # one more than places
+    places = Settings().max_inflight
+    for index in range(places + 1):
         connections.append(socket.create_connection(running.address))
         connections[-1].sendall(head(len(body)) + body)
-        until(lambda count=index + 1: running.metric("depthlens_inflight") == min(8, count))
+        until(lambda count=index + 1: running.metric("depthlens_inflight") == min(places, count))
     until(lambda: running.metric("depthlens_waiting") == 1)
     connections[0].close()
     until(lambda: running.metric("depthlens_waiting") == 0)
-    assert running.metric("depthlens_inflight") == 8
+    assert running.metric("depthlens_inflight") == places
     for connection in connections[1:]:
         connection.close()
     until(lambda: running.metric("depthlens_inflight") == 0)

@@ -41,7 +41,7 @@ def test_the_canary_runs_the_model_behind_focus(gateway: TestClient, client_of_t
 def test_starting_without_triton_is_live_but_not_ready(settings: Settings, client_of_triton: FakeDepthClient) -> None:
     client_of_triton.hook = absent
     with TestClient(create_app(settings, client_of_triton)) as client:
-        assert client.get("/health/live").json() == {"status": "live", "detail": None}
+        assert client.get("/health/live").json() == {"status": "live"}
         answer = client.get("/health/ready")
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"

@@ -1,6 +1,7 @@
 """The three photo routes on the fake client: formats, headers, geometry, caching."""
 
 import io
+import time
 
 import cv2
 import numpy as np
@@ -9,6 +10,8 @@ import tifffile
 from fakes import FakeDepthClient, encoded, picture
 from PIL import Image
 from starlette.testclient import TestClient
+
+from service.errors import ModelUnavailable
 
 PERSON = {"x": 72, "y": 32}
 WALL = {"x": 5, "y": 5}
@@ -234,3 +237,46 @@ def test_metrics_count_what_happened(gateway: TestClient, photo: bytes) -> None:
     assert 'depthlens_requests_total{code="unknown_route",route="unmatched",status="404"} 1.0' in text
     assert 'depthlens_stage_seconds_count{stage="infer"} 1.0' in text
     assert "depthlens_triton_up 1.0" in text
+
+
+def test_same_format_wins_over_accept(gateway: TestClient) -> None:
+    body = encoded(picture(), "JPEG")
+    for accept in ("image/png", "text/html"):
+        answer = gateway.post("/focus?x=72&y=32&format=same", content=body, headers={"Accept": accept})
+        assert opened(answer.content).format == "JPEG"
+
+
+def test_several_accept_lines_are_one(gateway: TestClient, photo: bytes) -> None:
+    answer = gateway.post("/depth", content=photo, headers=[("Accept", "text/html"), ("Accept", "image/jpeg")])
+    assert answer.headers["content-type"] == "image/jpeg"
+
+
+@pytest.mark.parametrize("query", ["format=preview", "format=json"])
+def test_only_stored_values_have_a_scale(gateway: TestClient, photo: bytes, query: str) -> None:
+    assert "x-depth-scale" not in gateway.post(f"/depth?{query}", content=photo).headers
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (300, 3)])
+def test_the_smallest_photos_pass_through_every_route(gateway: TestClient, size: tuple[int, int]) -> None:
+    body = encoded(Image.new("RGB", size, (90, 120, 30)))
+    for route in ("/depth", "/depth?edges=sharp", "/segmentation?edges=sharp", "/focus?x=0&y=0"):
+        answer = gateway.post(route, content=body)
+        assert answer.status_code == 200, answer.text
+        assert opened(answer.content).size == size
+
+
+def test_a_failing_model_empties_the_cache(
+    gateway: TestClient, client_of_triton: FakeDepthClient, photo: bytes
+) -> None:
+    """What comes back may be another version: its answers must not be mixed with the old one's."""
+    gateway.post("/depth", content=photo)
+    assert gateway.app.state.gateway.pipeline._cache.used_bytes > 0
+
+    async def absent() -> None:
+        raise ModelUnavailable("The model server cannot be reached.")
+
+    client_of_triton.hook = absent
+    deadline = time.monotonic() + 5
+    while gateway.app.state.gateway.pipeline._cache.used_bytes:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
