@@ -31,11 +31,11 @@ export: $(VENV)/.test ## Export a checkpoint into the model repository: make exp
 compose-test: $(VENV)/.test ## Bring the container stack up, break it, see it recover
 	tests/e2e/compose-test
 
-clean: ## Remove the environment and everything generated
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build runs tests/failures
+clean: ## Remove the environment, caches and builds (not runs/, where checkpoints are)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build tests/failures
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("Depthlens needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Depthlens needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade pip
 
