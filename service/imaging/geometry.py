@@ -6,7 +6,7 @@ half a pixel on the way there and back.
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +16,9 @@ from service.contract import NETWORK_SIZES, Size
 from service.imaging.errors import InvalidMap, OutsideImage
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+
+_STRIP_ASPECT: Final = 8
+_ROUND_UP_TO_PX: Final = 20
 
 
 def choose_size(height: int, width: int) -> Size:
@@ -43,6 +46,21 @@ def resize(image: NDArray[Scalar], size: Size) -> NDArray[Scalar]:
     source: NDArray[Any] = image
     resized: NDArray[Any] = cv2.resize(source, (width, height), interpolation=method)
     return resized.reshape(height, width, *image.shape[2:])
+
+
+def bounded_long_side(size: tuple[int, ...]) -> int:
+    """The longer of height and width, but no more than 8 times the shorter: what radii are measured by.
+
+    A radius that follows the long side of a strip without end (8 x 36000) is many times its height, and costs seconds.
+    """
+    return min(max(size[0], size[1]), _STRIP_ASPECT * min(size[0], size[1]))
+
+
+def neighbourhood(radius_px: int) -> NDArray[np.uint8]:
+    """A structuring element of a radius: round up to 20 pixels, square beyond, which OpenCV does one axis at a time."""
+    shape = cv2.MORPH_ELLIPSE if radius_px <= _ROUND_UP_TO_PX else cv2.MORPH_RECT
+    element: NDArray[Any] = cv2.getStructuringElement(shape, (2 * radius_px + 1, 2 * radius_px + 1))
+    return element
 
 
 def check_inside(x: float, y: float, height: int, width: int, field: str = "x") -> None:

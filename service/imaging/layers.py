@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.contract import Size
 from service.imaging.filling import push_pull
-from service.imaging.geometry import resize
+from service.imaging.geometry import bounded_long_side, neighbourhood, resize
 from service.imaging.lens import blur, shrink, working_scale
 
 FloatMap = NDArray[np.float32]
@@ -71,8 +71,8 @@ def stack(coc: FloatMap) -> Stack:
 
 
 def _tainted(coc: FloatMap) -> NDArray[np.bool_]:
-    side = 2 * max(1, round(_EDGE_ERROR_SHARE * max(coc.shape))) + 1
-    nearest: NDArray[Any] = cv2.dilate(coc, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    radius = max(1, round(_EDGE_ERROR_SHARE * bounded_long_side(coc.shape)))
+    nearest: NDArray[Any] = cv2.dilate(coc, neighbourhood(radius))
     beside: NDArray[np.bool_] = nearest - coc > np.float32(_EDGE_JUMP_PX)
     return beside
 

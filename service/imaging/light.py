@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.imaging.geometry import bounded_long_side
+
 _LINEAR_STEPS: Final = 65_536  # 20 of them make the smallest display step, so the way there and back is exact
 _CLIPPED: Final = 250  # all channels from here on: what the sensor could not hold
 _SPOT_SHARE: Final = 0.012  # of the long side: a clipped area wider than this is a sky or a wall, not a lamp
@@ -56,8 +58,7 @@ def lamps(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     clipped = (image.min(axis=2) >= _CLIPPED).astype(np.uint8)
     if not clipped.any():
         return None
-    long_side = max(image.shape[:2])
-    side = 2 * max(1, round(_SPOT_SHARE * long_side / 2)) + 1
+    side = 2 * max(1, round(_SPOT_SHARE * bounded_long_side(image.shape) / 2)) + 1
     element = cv2.getStructuringElement(cv2.MORPH_RECT, (side, side))
     wide: NDArray[Any] = cv2.morphologyEx(clipped, cv2.MORPH_OPEN, element)
     reach = 4 * side + 1

@@ -37,6 +37,7 @@ _FLAT: Final = 1e-6  # range of inverse depth below which a map says nothing abo
 _WORKING_PIXELS: Final = 5_000_000  # above, blurred parts are rendered at a whole fraction of the size
 _UNTOUCHED: Final = 1 / 512  # coverage in front of a sharp pixel that cannot change its display value
 _AUTO_GAIN: Final = 5.0  # a clipped lamp counts as six times white: the gain that raised night views by 4 dB
+_REMAP_COLUMNS: Final = 16_384  # at once: OpenCV's remap refuses 32,767 and more
 _WINDOW: Final = 4  # half width of the 9 x 9 window under a click
 _EDGE_SPREAD: Final = 0.05  # inverse depth range in that window from which it is taken to straddle an edge
 
@@ -118,7 +119,8 @@ def render(
     Args:
         scene: from `prepare`.
         focus: inverse depth in focus, 0..1.
-        strength_px: radius per unit of inverse depth, >= 0.
+        strength_px: radius per unit of inverse depth, >= 0; no more than the photo's short side, which only matters
+            on strips of more than 16 : 1.
         subject: index of the matte that counts as lying in the focal plane, whatever its depth; None for none.
         blades: corners of the aperture, 3 or more; 0 for a disc.
         highlights: extra light for small clipped lamps in dark surroundings, once they are blurred: 0..1 as a share of
@@ -139,6 +141,7 @@ def render(
         raise ValueError(f"focus {focus}, strength {strength_px}, front {front}, back {back}: finite and not negative")
     if subject is not None and not 0 <= subject < len(scene.mattes):
         raise ValueError(f"there is no subject {subject}; the scene has {len(scene.mattes)}")
+    strength_px = min(strength_px, min(scene.inverse_depth.shape))
     coc = _circles(scene.inverse_depth, focus, strength_px, front, back)
     matte = scene.mattes[subject] if subject is not None else None
     if matte is not None:
@@ -231,17 +234,26 @@ def _with_sharp_parts(
 
 def _rows_of(small: NDArray[np.generic], rows: slice, size: tuple[int, ...]) -> NDArray[np.float32]:
     """Rows of a small picture as it would be enlarged to `size`."""
-    scale_y, scale_x = small.shape[0] / size[0], small.shape[1] / size[1]
-    count = rows.stop - rows.start
-    y = ((np.arange(rows.start, rows.stop) + 0.5) * scale_y - 0.5).astype(np.float32)
-    x = ((np.arange(size[1]) + 0.5) * scale_x - 0.5).astype(np.float32)
-    first = max(0, math.floor(float(y[0])))
-    last = min(small.shape[0], math.floor(float(y[-1])) + 2)
-    map_x = np.broadcast_to(x, (count, size[1]))
-    map_y = np.broadcast_to((y - first)[:, None], (count, size[1]))
-    source = np.ascontiguousarray(small[first:last])
-    rows_of: NDArray[Any] = cv2.remap(source, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    y, top, bottom = _places(rows.start, rows.stop, small.shape[0], size[0])
+    parts = []
+    for start in range(0, size[1], _REMAP_COLUMNS):
+        x, left, right = _places(start, min(start + _REMAP_COLUMNS, size[1]), small.shape[1], size[1])
+        source = np.ascontiguousarray(small[top:bottom, left:right])
+        map_x, map_y = np.broadcast_to(x, (y.size, x.size)), np.broadcast_to(y[:, None], (y.size, x.size))
+        parts.append(cv2.remap(source, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    rows_of: NDArray[Any] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     return rows_of
+
+
+def _places(start: int, stop: int, small: int, large: int) -> tuple[FloatMap, int, int]:
+    """Where pixels start..stop of `large` lie among `small`, counted from the first of the small ones they need.
+
+    Returns:
+        float32 places, the first small pixel that they need, the last one plus 1.
+    """
+    places = (np.arange(start, stop) + 0.5) * (small / large) - 0.5
+    first = max(0, math.floor(float(places[0])))
+    return (places - first).astype(np.float32), first, min(small, math.floor(float(places[-1])) + 2)
 
 
 def focus_depth_at(inverse_depth: FloatMap, x: float, y: float, matte: FloatMap | None = None) -> float:

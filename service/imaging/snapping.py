@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.contract import Size
 from service.imaging.filling import push_pull
-from service.imaging.geometry import resize
+from service.imaging.geometry import bounded_long_side, neighbourhood, resize
 
 FloatMap = NDArray[np.float32]
 
@@ -26,7 +26,7 @@ _FILL_PIXELS: Final = 400_000
 
 
 def _reach_px(size: tuple[int, ...], network_px: float) -> int:
-    return max(1, round(network_px * max(size) / _NETWORK_LONG_SIDE))
+    return max(1, round(network_px * bounded_long_side(size) / _NETWORK_LONG_SIDE))
 
 
 def snap_edges(inverse_depth: FloatMap, reach_px: int | None = None) -> FloatMap:
@@ -77,7 +77,7 @@ def snap_to_matte(inverse_depth: FloatMap, matte: NDArray[np.uint8]) -> FloatMap
     size = _reduced(matte.shape)
     small = cv2.resize(inside.astype(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
     reach = _reach_px(size, _MATTE_REACH)
-    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    element = neighbourhood(reach)
     core: NDArray[Any] = cv2.erode(small, element, borderType=cv2.BORDER_REPLICATE)
     beyond: NDArray[Any] = 1 - np.asarray(cv2.dilate(small, element))
     if not core.any() or not beyond.any():

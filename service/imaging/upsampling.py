@@ -2,7 +2,7 @@
 
 Fast guided filter, He and Sun 2015 (arXiv 1505.00996): in every window of the small map, map = a * gray + b by least
 squares; a and b, not the map, are interpolated and applied to the full photo. The window fits are made on a copy of at
-most `_FIT_PIXELS`, so the cost per photo pixel is one interpolation and one multiply-add.
+most `_FIT_PIXELS` and four times the map per axis, whatever the photo's aspect, so the cost per photo pixel is one interpolation and one multiply-add.
 
 A network's own edges are soft, and a soft edge would leave a ghost on both sides of the photo's hard one; so steps (not
 slopes) of the map are made hard before the fit.
@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging.errors import InvalidMap
-from service.imaging.geometry import resize
+from service.contract import Size
+from service.imaging.geometry import neighbourhood, resize
 from service.imaging.snapping import snap_edges
 
 FloatMap = NDArray[np.float32]
 
 _FIT_PIXELS: Final = 640 * 480
+_FIT_SCALE: Final = 4  # per axis, of the map: bounds the windows on photos that are all width or all height
 _RADIUS_PX: Final = 3.0  # of the window and of the allowed range, in pixels of the network's map: its edges are as wide
 _NO_STEP: Final = 0.005**2  # square of the contrast of the map (of 1) below which there is no edge to move
 _SOFTNESS_PX: Final = 2.5  # of a network's depth step to each side, in pixels of its map
@@ -49,22 +51,29 @@ def guided_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) 
     if high <= low or height * width <= source.size:
         return resize(source, (height, width))
     gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-    shrink = min(1.0, (_FIT_PIXELS / (height * width)) ** 0.5)
-    fit_size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-    radius = max(1, round(_RADIUS_PX * fit_size[1] / source.shape[1]))
+    fit_size, per_map_px = working_grid((height, width), (source.shape[0], source.shape[1]))
+    radius = max(1, round(_RADIUS_PX * per_map_px))
     guide = resize(gray, fit_size).astype(np.float32) / np.float32(255)
     target = (resize(source, fit_size) - np.float32(low)) / np.float32(high - low)
-    target = snap_edges(target, max(1, round(_SOFTNESS_PX * fit_size[1] / source.shape[1])))
+    target = snap_edges(target, max(1, round(_SOFTNESS_PX * per_map_px)))
     slope, offset, trust = _window_fits(guide, target, radius)
     full = resize(slope * trust, (height, width)) * gray
     full *= np.float32(1 / 255)
     full += resize(offset * trust + (1 - trust) * target, (height, width))
-    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    element = neighbourhood(radius)
     np.maximum(full, resize(cv2.erode(target, element), (height, width)), out=full)
     np.minimum(full, resize(cv2.dilate(target, element), (height, width)), out=full)
     full *= np.float32(high - low)
     full += np.float32(low)
     return np.clip(full, np.float32(low), np.float32(high), out=full)
+
+
+def working_grid(photo_size: Size, map_size: Size) -> tuple[Size, float]:
+    """(height, width) of the copy that windows are fitted on, and its pixels per pixel of the map, at most 4."""
+    shrink = min(1.0, (_FIT_PIXELS / (photo_size[0] * photo_size[1])) ** 0.5)
+    height = min(max(1, round(photo_size[0] * shrink)), _FIT_SCALE * map_size[0])
+    width = min(max(1, round(photo_size[1] * shrink)), _FIT_SCALE * map_size[1])
+    return (height, width), max(height / map_size[0], width / map_size[1])
 
 
 def _window_fits(guide: FloatMap, target: FloatMap, radius: int) -> tuple[FloatMap, FloatMap, FloatMap]:
