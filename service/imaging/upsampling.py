@@ -2,7 +2,8 @@
 
 Fast guided filter, He and Sun 2015 (arXiv 1505.00996): in every window of the small map, map = a * gray + b by least
 squares; a and b, not the map, are interpolated and applied to the full photo. The window fits are made on a copy of at
-most `_FIT_PIXELS` and four times the map per axis, whatever the photo's aspect, so the cost per photo pixel is one interpolation and one multiply-add.
+most `_FIT_PIXELS`, and of at most four times the map per axis whatever the photo's aspect, so the cost per photo pixel
+is one interpolation and one multiply-add.
 
 A network's own edges are soft, and a soft edge would leave a ghost on both sides of the photo's hard one; so steps (not
 slopes) of the map are made hard before the fit.
@@ -17,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.errors import InvalidMap
 from service.contract import Size
+from service.imaging.errors import InvalidMap
 from service.imaging.geometry import neighbourhood, resize
 from service.imaging.snapping import snap_edges
 
