@@ -29,6 +29,19 @@ _STOP_MARGIN_S = 6.0
 """Beyond the exit timeout: the guard's own margin before it kills, and a little more."""
 
 
+def next_backoff_s(previous_s: float, ran_s: float, longest_s: float) -> float:
+    """Pause before the next start: twice the previous one, or the first again after a launch that lasted.
+
+    Args:
+        previous_s: pause before the launch that ended; 0 for none.
+        ran_s: how long that launch lasted.
+        longest_s: longest pause; a launch that lasted more than twice as long counts as sound.
+    """
+    if ran_s > 2 * longest_s:
+        previous_s = 0.0
+    return min(max(2 * previous_s, _FIRST_BACKOFF_S), longest_s)
+
+
 class TritonStartError(RuntimeError):
     """tritonserver ended or stayed silent at start; `log_lines` is what it said, for the operator only."""
 
@@ -188,16 +201,14 @@ class Supervisor:
         raise TritonStartError(f"tritonserver {problem}", process.log_lines())
 
     async def _keep_alive(self) -> None:
-        backoff_s = _FIRST_BACKOFF_S
+        backoff_s = 0.0
         while True:
             assert self._process is not None
             status = await self._process.wait()
             await self._process.kill()
+            backoff_s = next_backoff_s(backoff_s, time.monotonic() - self._launched_at, self._settings.max_backoff_s)
             logger.error("tritonserver ended with status %d, starting it again in %.1f s", status, backoff_s)
-            if time.monotonic() - self._launched_at > self._settings.max_backoff_s * 2:
-                backoff_s = _FIRST_BACKOFF_S
             await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, self._settings.max_backoff_s)
             self.restarts += 1
             try:
                 await self._launch()
