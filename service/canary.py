@@ -44,7 +44,6 @@ class CanaryState:
         since: `time.monotonic()` seconds at which `ready` last changed.
         failures: probes in a row that failed.
         last_success: `time.monotonic()` seconds of the last answer, None before the first.
-        latency_s: how long the last answer took, None before the first.
     """
 
     ready: bool
@@ -52,7 +51,6 @@ class CanaryState:
     since: float
     failures: int = 0
     last_success: float | None = None
-    latency_s: float | None = None
 
 
 class Canary:
@@ -88,11 +86,6 @@ class Canary:
         self._image = np.full((*CANARY_SIZE, 3), 128, np.uint8)
         self.state = CanaryState(ready=False, reason=Reason.STARTING, since=time.monotonic())
 
-    @property
-    def model(self) -> str:
-        """Name of the probed model."""
-        return self._model
-
     async def run(self) -> None:
         """Probe until cancelled."""
         while True:
@@ -101,7 +94,6 @@ class Canary:
 
     async def probe(self) -> CanaryState:
         """One inference now; returns and keeps what it found."""
-        started = time.monotonic()
         try:
             await self._client.infer(self._model, self._image, timeout_s=self._timeout_s, request_id="canary")
         except Overloaded:
@@ -118,7 +110,7 @@ class Canary:
         if not self.state.ready:
             logger.info("%s answers", self._model)
         since = self.state.since if self.state.ready else now
-        self.state = CanaryState(True, Reason.OK, since, 0, now, now - started)
+        self.state = CanaryState(True, Reason.OK, since, 0, now)
         return self.state
 
     def _failed(self, error: DepthlensError) -> None:
@@ -134,5 +126,4 @@ class Canary:
             since=before.since if ready == before.ready else time.monotonic(),
             failures=failures,
             last_success=before.last_success,
-            latency_s=before.latency_s,
         )

@@ -174,14 +174,6 @@ class TritonClient:
         ready = await self.is_ready(name)
         return [ServedModel(name, version, ready) for version in sorted(metadata.versions, key=int)]
 
-    async def live(self) -> bool:
-        """Whether the server process answers at all."""
-        try:
-            async with _mapped_errors("server"):
-                return bool(await self._triton.is_server_live(client_timeout=_CONTROL_TIMEOUT_S))
-        except (ModelUnavailable, ModelFailed, DeadlineExceeded, ContractViolation):
-            return False
-
     async def load(self, model: str, *, timeout_s: float = 60.0) -> None:
         """Load or reload a model; a no-op on a loaded model whose files are unchanged.
 

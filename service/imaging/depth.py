@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.contract import Size
 from service.imaging.errors import InvalidMap
-from service.imaging.geometry import check_inside, resize
+from service.imaging.geometry import check_inside
 from service.imaging.upsampling import guided_upsample
 
 Colormap = Literal["turbo", "inferno", "magma", "viridis", "plasma", "gray"]
@@ -167,11 +167,6 @@ def colourise(
         return np.repeat(gray[..., None], 3, axis=2)
     coloured: NDArray[Any] = cv2.cvtColor(cv2.applyColorMap(gray, table), cv2.COLOR_BGR2RGB)
     return coloured
-
-
-def resize_map(values: NDArray[Any], size: Size) -> NDArray[Any]:
-    """A float32 or uint16 map resized to (height, width) without shift or overshoot; keeps the dtype."""
-    return resize(values, size)
 
 
 def upsample_guided(inverse_depth: NDArray[Any], photo: NDArray[np.uint8]) -> NDArray[np.float32]:

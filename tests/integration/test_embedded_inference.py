@@ -71,7 +71,6 @@ def test_only_the_wanted_outputs_travel(triton: ServedTriton) -> None:
 def test_served_models(triton: ServedTriton) -> None:
     async def scenario() -> None:
         async with connected(triton) as client:
-            assert await client.live()
             assert await client.served_models() == [ServedModel(name, "1", True) for name in MODELS]
             assert await client.is_ready("focus")
 
@@ -139,7 +138,6 @@ def test_refusals(triton: ServedTriton) -> None:
 def test_a_closed_client_says_unavailable(triton: ServedTriton) -> None:
     async def scenario() -> None:
         client = TritonClient("127.0.0.1:1")  # nobody listens there
-        assert not await client.live()
         assert [entry.ready for entry in await client.served_models()] == [False] * len(MODELS)
         await client.close()
 

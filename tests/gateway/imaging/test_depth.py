@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from service.imaging import depth, matte
 from service.imaging.errors import InvalidMap, OutsideImage
+from service.imaging.geometry import resize
 
 MAPS = hnp.arrays(
     np.float32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(-1e6, 1e6, width=32)
@@ -124,7 +125,7 @@ def test_guided_upsampling_finds_the_photos_edge() -> None:
     network_map = np.clip((np.arange(40) - 18.5) / 4, 0, 1).astype(np.float32)  # soft, between 74 and 94 of 160
     network_map = np.tile(network_map, (30, 1))
     sharp = depth.upsample_guided(network_map, photo)
-    plain = depth.resize_map(network_map, (120, 160))
+    plain = resize(network_map, (120, 160))
     truth = (np.arange(160) >= 83).astype(np.float32)
     assert np.abs(sharp - truth).mean() < 0.5 * np.abs(plain - truth).mean()
     assert np.abs(np.diff(sharp[60])).argmax() == 82

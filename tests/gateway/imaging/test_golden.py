@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from service.imaging import codec, depth, refocus
+from service.imaging.geometry import resize
 
 Golden = Callable[..., None]
 
@@ -46,7 +47,7 @@ def test_depth_in_16_bits(golden: Golden) -> None:
 
 def test_sharp_depth_edges(golden: Golden) -> None:
     image, inverse_depth, _ = still_life()
-    small = depth.resize_map(cv2.GaussianBlur(inverse_depth, (0, 0), 2), (72, 96))
+    small = resize(cv2.GaussianBlur(inverse_depth, (0, 0), 2), (72, 96))
     golden(depth.colourise(depth.upsample_guided(small, image), "viridis"), "depth_guided", mean=0.7, largest=40)
 
 
