@@ -101,18 +101,25 @@ def test_concurrent_requests_are_joined(triton: ServedTriton) -> None:
 
 
 def test_requests_of_different_shapes_are_not_mixed_up_and_do_not_stall(triton: ServedTriton) -> None:
-    """With a queue timeout in the config, Triton's batcher misses wake-ups between shapes: this took 4 to 16 s."""
+    """With a queue timeout in the config, Triton's batcher misses wake-ups between shapes: 30 to 100 times as slow.
+
+    The peer in the same run: the same requests, one after the other.
+    """
     images = [noise(NETWORK_SIZES[seed % 3], seed) for seed in range(96)]
 
-    async def scenario() -> float:
+    async def scenario() -> tuple[float, float]:
         async with connected(triton) as client:
             started = time.monotonic()
+            for image in images:
+                await client.infer("focus_on_depth", image, timeout_s=TIMEOUT_S)
+            apart_s = time.monotonic() - started
             calls = [client.infer("focus_on_depth", image, timeout_s=TIMEOUT_S) for image in images]
             for image, prediction in zip(images, await asyncio.gather(*calls), strict=True):
                 assert_right(prediction, image)
-        return time.monotonic() - started
+        return time.monotonic() - started - apart_s, apart_s
 
-    assert asyncio.run(scenario()) < 4.0
+    together_s, apart_s = asyncio.run(scenario())
+    assert together_s < 5 * apart_s
 
 
 async def fails(call: Coroutine[Any, Any, Any], kind: type[Exception]) -> str:
