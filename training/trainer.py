@@ -160,7 +160,7 @@ class Run:
         if not math.isfinite(values["loss"]):
             raise TrainingError(f"loss is {values['loss']} at step {self.step}: {values}; lower lr or look at the data")
         self.optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()  # type: ignore[no-untyped-call]
+        parts["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
         if not math.isfinite(float(norm)):
             raise TrainingError(

@@ -58,7 +58,7 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 def heic_available() -> bool:
     """True when the optional `pi_heif` is installed; its opener is then registered with Pillow."""
     try:
-        import pi_heif  # type: ignore[import-not-found,unused-ignore]
+        import pi_heif  # type: ignore[import-not-found,unused-ignore]  # an extra: mypy may or may not see it
     except ImportError:
         return False
     pi_heif.register_heif_opener()

@@ -180,7 +180,7 @@ def _rendered(
     height, width = coc.shape
     size = (math.ceil(height / shrink), math.ceil(width / shrink))
     if shrink > 1:
-        lit = cv2.resize(lit, (size[1], size[0]), interpolation=cv2.INTER_AREA) if lit is not None else None  # type: ignore[assignment]
+        lit = resize(lit, size) if lit is not None else None
         matte = resize(matte, size) if matte is not None else None
         coc = cv2.resize(coc, (size[1], size[0]), interpolation=cv2.INTER_NEAREST) / np.float32(shrink)
     padding = ((0, -size[0] % 4), (0, -size[1] % 4))

@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from embedded_triton import ServedTriton, make_repository
 
-from service.embedded.binary import BinaryMissingError, find_binary
+from service.embedded.binary import find_binary
 from service.embedded.process import Ports, pick_ports
 from service.embedded.settings import EmbeddedSettings
 
@@ -19,10 +20,10 @@ READY_TIMEOUT_S = 60
 
 @pytest.fixture(scope="session", autouse=True)
 def _binary() -> None:
-    try:
-        find_binary()
-    except BinaryMissingError as error:
-        pytest.skip(str(error))
+    """Skips only where the wheel is not installed at all; a wheel with a part missing is a failure."""
+    if find_spec("pytriton") is None:
+        pytest.skip("the extra `embedded` is not installed, so there is no tritonserver")
+    find_binary()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -102,13 +103,17 @@ def readers(root: Path, labels: Path | None) -> Iterator[tuple[str, Callable[[],
         raise TrainingError(f"data folder not found: {root}; give it with --data")
     for source in rgbd.RGBD_SETS:
         for photo in rgbd.read_pairs(root, source):
-            yield source, lambda photo=photo: person.attach_label(rgbd.read_sample(root, photo), labels)  # type: ignore[misc]
+            yield source, partial(_labelled, rgbd.read_sample, root, photo, labels)
     for photo, mask, source in person.read_masks(root, person.PERSON_TRAIN_SETS):
-        yield source, lambda photo=photo, mask=mask, source=source: person.read_masked(root, photo, mask, source)  # type: ignore[misc]
+        yield source, partial(person.read_masked, root, photo, mask, source)
     for folder in person.TRAIN_PHOTO_SETS:
         for photo in sorted((root / "photos" / folder).glob("*.jpg")):
             if labels and (labels / photo.relative_to(root)).with_suffix(".png").is_file():
-                yield "photos", lambda photo=photo: person.attach_label(person.read_photo(root, photo), labels)  # type: ignore[misc]
+                yield "photos", partial(_labelled, person.read_photo, root, photo, labels)
+
+
+def _labelled(read: Callable[[Path, Path], Sample], root: Path, photo: Path, labels: Path | None) -> Sample:
+    return person.attach_label(read(root, photo), labels)
 
 
 @dataclass(frozen=True)

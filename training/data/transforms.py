@@ -4,6 +4,7 @@ All randomness comes from the generator that is passed in, so that a step of tra
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -96,7 +97,10 @@ def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item
     inverse = cv2.WARP_INVERSE_MAP
 
     def move(array: npt.NDArray[np.generic], flags: int, border: int, fill: float = 0.0) -> npt.NDArray[np.float32]:
-        moved = cv2.warpAffine(array, mapping, size, flags=flags | inverse, borderMode=border, borderValue=fill)  # type: ignore[call-overload]
+        source: npt.NDArray[Any] = array  # OpenCV's own types know no generic arrays
+        moved: npt.NDArray[Any] = cv2.warpAffine(
+            source, mapping, size, flags=flags | inverse, borderMode=border, borderValue=(fill, fill, fill, fill)
+        )
         result: npt.NDArray[np.float32] = moved
         return result
 
