@@ -1,0 +1,1 @@
+"""Rendered scenes with exact depth: seed -> scene -> picture, inverse depth and person coverage."""
