@@ -153,6 +153,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--weights", type=Path, required=True, help="teachers' folder, e.g. ../shared/weights")
     command.add_argument("--out", type=Path, required=True, help="folder for the labels, e.g. runs/labels")
     command.set_defaults(run=_label)
+
+    from training.data.synthetic.command import add_arguments
+
+    command = commands.add_parser("synth", help="render synthetic scenes", description="Render scenes with exact depth.")
+    add_arguments(command)
     return parser
 
 
