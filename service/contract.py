@@ -21,9 +21,10 @@ NETWORK_SIZES: tuple[Size, ...] = (
     (384, 256),
     (224, 416),
     (416, 224),
+    (192, 576),
 )
 """The fixed input sizes, about 0.1 megapixel each: photos are letterboxed to the one nearest in aspect (1:1, 4:3,
-3:2, 13:7 and their portrait turns), because Triton's batcher only joins requests of equal shape. Multiples of 32,
+3:2, 13:7 and their portrait turns, and 3:1 for panoramas and cars' cameras), because Triton's batcher only joins requests of equal shape. Multiples of 32,
 the encoder's stride."""
 
 CANARY_SIZE: Size = (64, 64)

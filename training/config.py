@@ -35,12 +35,15 @@ class TrainConfig:
         trim: Share of the depth residuals that is left out.
         depth_weight: Of the trimmed scale-and-shift-invariant term.
         gradient_weight: Of the multi-scale gradient term.
+        log_weight: Of the aligned log-depth term, for targets whose shift is known.
         person_weight: Of the person cross-entropy.
         dice_weight: Of the person Dice term.
         min_crop: Smallest crop, share of the largest that fits.
         max_crop: Largest crop; above 1 it reaches beyond the picture.
         stretch: Largest change of aspect, factor.
         rotation_deg: Largest rotation in degrees.
+        letterbox: Share of the samples that are seen whole, letterboxed as the service does it.
+        paste: Share of the pictures with person labels that get small figures pasted in, cut out of masked photos.
         validate_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
         sources: Relative chance of each source of samples.
@@ -65,12 +68,15 @@ class TrainConfig:
     trim: float
     depth_weight: float
     gradient_weight: float
+    log_weight: float
     person_weight: float
     dice_weight: float
     min_crop: float
     max_crop: float
     stretch: float
     rotation_deg: float
+    letterbox: float
+    paste: float
     validate_every: int
     checkpoint_every: int
     sources: dict[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Person labels from teachers: three published networks vote, and only agreement becomes a label.
+"""Labels from teachers: disparity by stereo matching, and people: three published networks vote, and only agreement becomes a label.
 
 Teachers, run with OpenVINO: DeepLabV3 on MobileNetV2 (Chen et al., arXiv:1706.05587; Pascal class 15 is person),
 BodyPix (Papandreou et al., PersonLab, arXiv:1803.08225) and MediaPipe selfie segmentation. Their weights and
@@ -19,7 +19,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from training.data.person import IGNORE, PERSON
-from training.data.sample import BrokenSampleError, read_rgb
+from training.data.sample import BrokenSampleError, read_gray, read_rgb
+from training.data.stereo import SCALE, proxy_disparity
 from training.errors import TrainingError
 
 DEEPLAB = "deeplabv3_mnv2_pascal_quant.tflite"
@@ -137,11 +138,43 @@ def label_pictures(pictures: Iterable[Path], root: Path, weights: Path, out: Pat
             counts["broken"] += 1
             continue
         label = combine(teachers(image))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".tmp.png")
-        cv2.imwrite(str(partial), label)
-        partial.rename(target)
+        _write_png(target, label)
         counts["labelled"] += 1
         counts["with_person"] += int((label == PERSON).mean() > _SEEN_SHARE)
     (out / "counts.json").write_text(json.dumps(counts, indent=2) + "\n")
     return counts
+
+
+def label_stereo(frames: Iterable[tuple[Path, Path]], root: Path, out: Path) -> dict[str, int]:
+    """Writes the disparity of every pair's left picture under `out`, uint16 PNG, 256 a pixel, 0 = none.
+
+    Args:
+        frames: (left, right) pictures below `root`.
+        root: Data folder.
+        out: Folder for the labels; existing ones are kept.
+
+    Returns:
+        Counts: `labelled`, `kept`, `broken`.
+    """
+    counts = {"labelled": 0, "kept": 0, "broken": 0}
+    for left, right in tqdm(list(frames), desc="stereo", unit="pair"):
+        target = (out / left.relative_to(root)).with_suffix(".png")
+        if target.is_file():
+            counts["kept"] += 1
+            continue
+        try:
+            disparity = proxy_disparity(read_gray(left), read_gray(right))
+        except BrokenSampleError:
+            counts["broken"] += 1
+            continue
+        _write_png(target, np.rint(disparity * SCALE).astype(np.uint16))
+        counts["labelled"] += 1
+    return counts
+
+
+def _write_png(path: Path, array: Array) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".tmp.png")
+    cv2.imwrite(str(partial), array)
+    partial.rename(path)

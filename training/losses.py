@@ -14,14 +14,16 @@ from torch import Tensor
 
 _MIN_VALID = 64  # pixels; below, median and deviation say nothing
 _EPSILON = 1e-6
+_FARTHEST = 100.0  # times the nearest depth of a picture; beyond, everything is background
 
 
 @dataclass(frozen=True)
 class DepthLoss:
-    """Both parts of the depth loss, scalars; zero, with a gradient of zero, where a batch holds no depth."""
+    """The parts of the depth loss, scalars; zero, with a gradient of zero, where a batch holds no depth."""
 
     ssi: Tensor
     gradient: Tensor
+    log: Tensor
 
 
 def normalise(values: Tensor, valid: Tensor) -> Tensor:
@@ -81,31 +83,62 @@ def gradient_term(residual: Tensor, valid: Tensor, scales: int = 4) -> Tensor:
     return total
 
 
-def depth_loss(prediction: Tensor, target: Tensor, trim: float) -> DepthLoss:
-    """Trimmed scale-and-shift-invariant loss and its gradient term, in inverse depth.
+def aligned_log_term(prediction: Tensor, target: Tensor, valid: Tensor, trim: float) -> Tensor:
+    """Error of log depth after a least-squares alignment of the inverse depth: what delta1 and AbsRel measure.
+
+    The other terms compare inverse depths, where all that is far away is nearly the same; this one gives a tree at
+    40 m the weight of a chair at 2 m. It needs targets whose zero is infinity: inverse depth with an unknown shift has
+    no logarithm. A prediction that runs the wrong way gets no gradient from here (its scale is held at zero); the
+    other terms turn it round.
+
+    Args:
+        prediction: (H, W) relative inverse depth.
+        target: (H, W) true inverse depth up to scale, > 0 where valid.
+        valid: (H, W) bool.
+        trim: Share of the largest residuals that is dropped.
+
+    Returns:
+        Scalar: trimmed mean of |log(aligned) - log(target)|, where nothing counts as farther than 100 times the
+        nearest.
+    """
+    p, t = prediction[valid], target[valid]
+    centred, mean = p - p.mean(), t.mean()
+    scale = ((centred * (t - mean)).sum() / (centred.square().sum() + _EPSILON)).clamp(min=0)
+    floor = t.max() / _FARTHEST
+    aligned = torch.maximum(scale * centred + mean, floor)
+    return trimmed_mean((aligned.log() - torch.maximum(t, floor).log()).abs(), trim)
+
+
+def depth_loss(prediction: Tensor, target: Tensor, trim: float, shift_known: Tensor | None = None) -> DepthLoss:
+    """Trimmed scale-and-shift-invariant loss, its gradient term and the log term, in inverse depth.
 
     Args:
         prediction: (B, H, W) float, relative inverse depth.
         target: (B, H, W) float, relative inverse depth, 0 = no data. Pictures with fewer than 64 valid pixels or
             without any variation do not count.
         trim: Share of each picture's pixels with the largest residuals that is left out of the first part.
+        shift_known: (B,) bool, pictures whose target has its zero at infinity; the log term is theirs. None = none.
 
     Returns:
         Means over the pictures that count.
     """
     valid = target > 0
-    parts, residuals, masks = [], [], []
-    for p, t, v in zip(prediction.float(), target, valid, strict=True):
+    parts, residuals, masks, logs = [], [], [], []
+    for index, (p, t, v) in enumerate(zip(prediction.float(), target, valid, strict=True)):
         if int(v.sum()) < _MIN_VALID or float(t[v].max() - t[v].min()) < _EPSILON:
             continue
         residual = normalise(p, v) - normalise(t, v)
         parts.append(trimmed_mean(residual[v].abs(), trim) / 2)
         residuals.append(residual)
         masks.append(v)
+        if shift_known is not None and bool(shift_known[index]):
+            logs.append(aligned_log_term(p, t / t.max(), v, trim))
+    zero = prediction.sum() * 0.0
     if not parts:
-        zero = prediction.sum() * 0.0
-        return DepthLoss(zero, zero)
-    return DepthLoss(torch.stack(parts).mean(), gradient_term(torch.stack(residuals), torch.stack(masks)))
+        return DepthLoss(zero, zero, zero)
+    gradient = gradient_term(torch.stack(residuals), torch.stack(masks))
+    # divided by all that count, so that a picture's weight does not depend on the company it is in
+    return DepthLoss(torch.stack(parts).mean(), gradient, torch.stack(logs).sum() / len(parts) if logs else zero)
 
 
 @dataclass(frozen=True)

@@ -84,11 +84,12 @@ def losses(config: TrainConfig, network: FocusOnDepth, batch: Batch) -> dict[str
     """`loss` and its named parts, unweighted."""
     with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
         inverse_depth, logit = network(batch.image)
-    depth = depth_loss(inverse_depth, batch.inverse_depth, config.trim)
+    depth = depth_loss(inverse_depth, batch.inverse_depth, config.trim, batch.shift_known)
     person = person_loss(logit, batch.person)
     total = (
         config.depth_weight * depth.ssi
         + config.gradient_weight * depth.gradient
+        + config.log_weight * depth.log
         + config.person_weight * person.cross_entropy
         + config.dice_weight * person.dice
     )
@@ -96,6 +97,7 @@ def losses(config: TrainConfig, network: FocusOnDepth, batch: Batch) -> dict[str
         "loss": total,
         "depth_ssi": depth.ssi,
         "depth_gradient": depth.gradient,
+        "depth_log": depth.log,
         "person_cross_entropy": person.cross_entropy,
         "person_dice": person.dice,
     }
@@ -200,8 +202,8 @@ def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resu
     Raises:
         TrainingError: Checkpoint of another recipe, source without samples, loss not finite.
     """
-    strength = Augmentation(config.min_crop, config.max_crop, config.stretch, config.rotation_deg)
-    sampler = Sampler(bank, config.sources, config.seed, strength)
+    strength = Augmentation(config.min_crop, config.max_crop, config.stretch, config.rotation_deg, config.letterbox)
+    sampler = Sampler(bank, config.sources, config.seed, strength, config.paste)
     run = Run.resume(config, out / LAST) if resume else Run.start(config, weights)
     commit = source_revision()
     bar = tqdm(total=config.steps, initial=run.step, desc=config.model, unit="step", mininterval=5)

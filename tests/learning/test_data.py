@@ -6,7 +6,7 @@ import torch
 from training.data import person, rgbd
 from training.data.bank import Bank, Sampler, fill, is_held_out, readers, reduce
 from training.data.sample import BrokenSampleError, Sample, read_gray, read_rgb
-from training.data.transforms import NO_LABEL, Augmentation, augment, jitter, random_map, warp, whole_map
+from training.data.transforms import NO_LABEL, Augmentation, jitter, random_map, view, warp, whole_map
 from training.data.truth import depth_truth
 from training.errors import TrainingError
 
@@ -73,7 +73,7 @@ def test_depth_is_never_mixed_with_no_data():
 
 def test_a_sample_without_truth_has_no_targets():
     sample = Sample("a", "s", "s", coded().image)
-    item = augment(np.random.default_rng(0), sample, (64, 64), Augmentation())
+    item = view(np.random.default_rng(0), sample, (64, 64), Augmentation())
     assert not item.inverse_depth.any()
     assert (item.person == NO_LABEL).all()
 

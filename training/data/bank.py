@@ -14,9 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from service.contract import Size
-from training.data import person, rgbd
+from training.data import person, rgbd, stereo
+from training.data.pasting import cut_out, paste
 from training.data.sample import BrokenSampleError, Sample
-from training.data.transforms import Augmentation, Item, augment
+from training.data.synthetic.dataset import read_scene, read_scenes
+from training.data.transforms import Augmentation, Item, jitter, view
 from training.errors import TrainingError
 
 LONG_SIDE = 448
@@ -69,7 +71,8 @@ def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = T
     """Reads every sample; a broken one is noted and left out.
 
     Args:
-        readers: (source, function that reads one sample) pairs; `source` is the name weights refer to.
+        readers: (source, function that reads one sample) pairs; `source` is the name weights refer to, empty where
+            the sample itself says it.
         progress: Whether to show a bar.
 
     Raises:
@@ -86,18 +89,20 @@ def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = T
         if is_held_out(sample.scene):
             bank.held_out.append(sample)
         else:
-            train[source][sample.scene].append(sample)
+            train[source or sample.source][sample.scene].append(sample)
     bank.train = {source: dict(scenes) for source, scenes in train.items()}
     if not bank.train:
         raise TrainingError(f"no readable training sample; {len(bank.broken)} broken, first: {bank.broken[:1]}")
     return bank
 
 
-def readers(root: Path, labels: Path | None) -> Iterator[tuple[str, Callable[[], Sample]]]:
+def readers(root: Path, labels: Path | None, scenes: Path | None = None) -> Iterator[tuple[str, Callable[[], Sample]]]:
     """Readers of everything this package trains on below the data folder `root`.
 
-    Sources are the folders of `rgbd/`, the training sets of `truth_person/`, and `photos`. Teacher labels from
-    `labels` join the pairs and the photos; a photo without one is of no use and is not listed.
+    Sources are the folders of `rgbd/` and `stereo_seq/`, the training sets of `truth_person/`, `photos_permissive`
+    (the folders of `photos/` whose repositories' licences are permissive), `photos` (the others), and `synthetic_cc0` and
+    `synthetic_photo` of the folder `scenes`. Teacher labels from `labels` join the pairs and the photos; a photo or
+    stereo frame without one is of no use and is not listed.
     """
     if not root.is_dir():
         raise TrainingError(f"data folder not found: {root}; give it with --data")
@@ -109,7 +114,14 @@ def readers(root: Path, labels: Path | None) -> Iterator[tuple[str, Callable[[],
     for folder in person.TRAIN_PHOTO_SETS:
         for photo in sorted((root / "photos" / folder).glob("*.jpg")):
             if labels and (labels / photo.relative_to(root)).with_suffix(".png").is_file():
-                yield "photos", partial(_labelled, person.read_photo, root, photo, labels)
+                source = "photos_permissive" if folder in person.PERMISSIVE_PHOTO_SETS else "photos"
+                yield source, partial(_labelled, person.read_photo, root, photo, labels)
+    for source in stereo.STEREO_SETS:
+        for left, _ in stereo.read_frames(root, source):
+            if labels and (labels / left.relative_to(root)).with_suffix(".png").is_file():
+                yield source, partial(stereo.read_sample, root, left, labels)
+    for path in read_scenes(scenes) if scenes else ():
+        yield "", partial(read_scene, path)
 
 
 def _labelled(read: Callable[[Path, Path], Sample], root: Path, photo: Path, labels: Path | None) -> Sample:
@@ -118,11 +130,19 @@ def _labelled(read: Callable[[Path, Path], Sample], root: Path, photo: Path, lab
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of one step: image uint8 (B, H, W, 3); inverse_depth and person float32 (B, H, W), as in `Item`."""
+    """Tensors of one step.
+
+    Attributes:
+        image: uint8 (B, H, W, 3).
+        inverse_depth: float32 (B, H, W), as in `Item`.
+        person: float32 (B, H, W), as in `Item`.
+        shift_known: bool (B,), as in `Item`.
+    """
 
     image: Tensor
     inverse_depth: Tensor
     person: Tensor
+    shift_known: Tensor
 
     @classmethod
     def of(cls, items: list[Item]) -> "Batch":
@@ -131,6 +151,7 @@ class Batch:
             torch.from_numpy(np.stack([item.image for item in items])),
             torch.from_numpy(np.stack([item.inverse_depth for item in items])),
             torch.from_numpy(np.stack([item.person for item in items])),
+            torch.tensor([item.shift_known for item in items]),
         )
 
 
@@ -143,9 +164,19 @@ class Sampler:
             source that the bank does not hold is an error.
         seed: Of all randomness.
         strength: Of the augmentation.
+        paste: Share of the pictures with person labels that get figures pasted in.
+        cutout_sources: Sources the figures are cut out of.
     """
 
-    def __init__(self, bank: Bank, weights: Mapping[str, float], seed: int, strength: Augmentation) -> None:
+    def __init__(
+        self,
+        bank: Bank,
+        weights: Mapping[str, float],
+        seed: int,
+        strength: Augmentation,
+        paste: float = 0.0,
+        cutout_sources: tuple[str, ...] = person.PERSON_TRAIN_SETS,
+    ) -> None:
         missing = sorted(set(weights) - set(bank.train))
         if missing:
             raise TrainingError(f"sources without samples: {', '.join(missing)}; there are {', '.join(bank.train)}")
@@ -154,6 +185,11 @@ class Sampler:
         self._chances = chances / chances.sum()
         self._seed = seed
         self._strength = strength
+        self._paste = paste
+        scenes = [samples for name in cutout_sources if name in weights for samples in bank.train[name].values()]
+        self._cutouts = cut_out(sample for samples in scenes for sample in samples) if paste > 0 else []
+        if paste > 0 and not self._cutouts:
+            raise TrainingError(f"paste is {paste}, but no whole figure is in {', '.join(cutout_sources)}")
 
     def batch(self, step: int, count: int, sizes: tuple[Size, ...]) -> Batch:
         """`count` samples of step `step`, all at one of `sizes`."""
@@ -163,5 +199,8 @@ class Sampler:
         for source in rng.choice(len(self._sources), count, p=self._chances):
             scenes = self._sources[source]
             samples = scenes[int(rng.integers(len(scenes)))]
-            items.append(augment(rng, samples[int(rng.integers(len(samples)))], size, self._strength))
+            item = view(rng, samples[int(rng.integers(len(samples)))], size, self._strength)
+            if self._cutouts and (item.person >= 0).any() and rng.random() < self._paste:
+                item = paste(rng, item, self._cutouts)
+            items.append(replace(item, image=jitter(rng, item.image)))
         return Batch.of(items)

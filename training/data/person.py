@@ -14,6 +14,9 @@ from training.errors import TrainingError
 PERSON = 255
 IGNORE = 127
 
+PERMISSIVE_PHOTO_SETS = ("azure", "jetson", "rembg", "u2net")
+"""Those of `TRAIN_PHOTO_SETS` whose repositories state MIT or Apache-2.0."""
+
 TRAIN_PHOTO_SETS = (
     "adelai",
     "azure",

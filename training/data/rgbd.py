@@ -67,10 +67,11 @@ def read_sample(root: Path, photo: Path) -> Sample:
     """
     image = read_rgb(photo)
     inverse8 = photo.with_suffix(".inv8.png")
-    inverse = read_inverse_depth(inverse8 if inverse8.is_file() else photo.with_suffix(".depth.png"))
+    measured = not inverse8.is_file()
+    inverse = read_inverse_depth(photo.with_suffix(".depth.png") if measured else inverse8)
     if inverse.shape != image.shape[:2]:
         size = (image.shape[1], image.shape[0])
         inverse = cv2.resize(inverse, size, interpolation=cv2.INTER_NEAREST).astype(np.float32, copy=False)
     source = photo.parent.name
     name = str(photo.relative_to(root).with_suffix(""))
-    return Sample(name, source, scene_of(source, photo.stem), image, inverse_depth=inverse)
+    return Sample(name, source, scene_of(source, photo.stem), image, inverse_depth=inverse, shift_known=measured)

@@ -24,7 +24,8 @@ class Sample:
         scene: Frames of one scene share it; splits never cut a scene.
         image: uint8 (H, W, 3) RGB.
         inverse_depth: float32 (H, W), relative inverse depth, larger = nearer, 0 = no data; None without truth.
-        person: uint8 (H, W), 255 person, 0 not, 127 ignore; None without truth.
+        person: uint8 (H, W), share of the pixel that shows a person, 255 all, 0 nothing; 127 ignore; None without truth.
+        shift_known: Whether `inverse_depth` 0 is infinitely far; a stored colour map has lost its shift.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Sample:
     image: npt.NDArray[np.uint8]
     inverse_depth: npt.NDArray[np.float32] | None = None
     person: npt.NDArray[np.uint8] | None = None
+    shift_known: bool = False
 
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:

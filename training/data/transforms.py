@@ -3,7 +3,7 @@
 All randomness comes from the generator that is passed in, so that a step of training can be repeated exactly.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.contract import Size
+from service.imaging.geometry import Letterbox
 from training.data.person import IGNORE, PERSON
 from training.data.sample import Sample
 
@@ -26,11 +27,13 @@ class Item:
         image: uint8 (H, W, 3) RGB.
         inverse_depth: float32 (H, W), 0 = no data.
         person: float32 (H, W), probability 0..1, -1 = no label.
+        shift_known: As in `Sample`.
     """
 
     image: npt.NDArray[np.uint8]
     inverse_depth: npt.NDArray[np.float32]
     person: npt.NDArray[np.float32]
+    shift_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class Augmentation:
         max_crop: Largest; above 1 the crop reaches beyond the picture, where there is no truth.
         stretch: Largest change of the aspect, as a factor.
         rotation_deg: Largest rotation, of a third of the samples.
+        letterbox: Share of the samples that are seen whole, letterboxed as the service does it.
     """
 
     min_crop: float = 0.55
     max_crop: float = 1.1
     stretch: float = 1.2
     rotation_deg: float = 8.0
+    letterbox: float = 0.0
 
 
 def random_map(rng: np.random.Generator, source: Size, target: Size, strength: Augmentation) -> npt.NDArray[np.float64]:
@@ -81,6 +86,26 @@ def random_map(rng: np.random.Generator, source: Size, target: Size, strength: A
     return np.hstack([linear, offset[:, None]])
 
 
+def letterbox_map(rng: np.random.Generator, source: Size, target: Size) -> npt.NDArray[np.float64]:
+    """The whole picture as the service fits it into the network's input, by chance mirrored.
+
+    Args:
+        rng: Source of randomness.
+        source: (height, width) of the picture in pixels.
+        target: (height, width) of the result.
+
+    Returns:
+        (2, 3), as `random_map`.
+    """
+    box = Letterbox.of(*source, target)
+    sy, sx = source[0] / box.content_size[0], source[1] / box.content_size[1]
+    mapping = np.array([[sx, 0, (0.5 - box.left) * sx - 0.5], [0, sy, (0.5 - box.top) * sy - 0.5]])
+    if rng.random() < 0.5:
+        mapping[0] = -mapping[0]
+        mapping[0, 2] += source[1] - 1
+    return mapping
+
+
 def whole_map(source: Size, target: Size) -> npt.NDArray[np.float64]:
     """The whole picture stretched to the target: `random_map` without chance."""
     sx, sy = source[1] / target[1], source[0] / target[0]
@@ -88,7 +113,7 @@ def whole_map(source: Size, target: Size) -> npt.NDArray[np.float64]:
 
 
 def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item:
-    """`sample` through `mapping`: picture reflected beyond its border, truth absent there.
+    """`sample` through `mapping`: beyond its border the picture repeats its edge pixels, as in the service, without truth.
 
     Depth takes the nearest pixel, because a mean of near and far is neither and a mean with "no data" is wrong.
     Person labels become probabilities, and any touch of an unlabelled pixel makes the result unlabelled.
@@ -104,16 +129,16 @@ def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item
         result: npt.NDArray[np.float32] = moved
         return result
 
-    image = move(sample.image, cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101).astype(np.uint8, copy=False)
+    image = move(sample.image, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
     depth = np.zeros(target, np.float32)
     if sample.inverse_depth is not None:
         depth = move(sample.inverse_depth, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
     person = np.full(target, NO_LABEL, np.float32)
     if sample.person is not None:
-        share = move((sample.person == PERSON).astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        share = move(sample.person / np.float32(PERSON), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
         unknown = move((sample.person == IGNORE).astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, 1.0)
         person = np.where(unknown > 0.01, np.float32(NO_LABEL), share)
-    return Item(image, depth, person)
+    return Item(image, depth, person, sample.shift_known)
 
 
 def jitter(rng: np.random.Generator, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -146,8 +171,9 @@ def _saturate(image: npt.NDArray[np.uint8], amount: float) -> npt.NDArray[np.uin
     return cv2.transform(image, matrix).astype(np.uint8, copy=False)
 
 
-def augment(rng: np.random.Generator, sample: Sample, target: Size, strength: Augmentation) -> Item:
-    """A random view of `sample` at `target` size."""
-    height, width = sample.image.shape[:2]
-    item = warp(sample, random_map(rng, (height, width), target, strength), target)
-    return Item(jitter(rng, item.image), item.inverse_depth, item.person)
+def view(rng: np.random.Generator, sample: Sample, target: Size, strength: Augmentation) -> Item:
+    """A random view of `sample` at `target` size, its colours untouched."""
+    size = sample.image.shape[0], sample.image.shape[1]
+    letterboxed = rng.random() < strength.letterbox
+    mapping = letterbox_map(rng, size, target) if letterboxed else random_map(rng, size, target, strength)
+    return warp(sample, mapping, target)

@@ -4,31 +4,97 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 from training.errors import TrainingError
-from training.models.focus_on_depth import Decoder, FocusOnDepth, Head, Normalise
+from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
 from training.models.mobilenet_v2 import MobileNetV2
+from training.models.timm_encoder import TimmEncoder
+from training.models.vit import VitEncoder
 
 # RGB / 127.5 - 1, what the encoder's ImageNet weights expect
 _HALF = (127.5, 127.5, 127.5)
 
 
-def _focus_on_depth(widths: tuple[int, ...], head: int) -> FocusOnDepth:
+def _mobilenet(widths: tuple[int, ...], hidden: int) -> FocusOnDepth:
     encoder = MobileNetV2()
     decoder = Decoder(encoder.channels, widths)
-    return FocusOnDepth(Normalise(_HALF, _HALF), encoder, decoder, Head(decoder.width, head), Head(decoder.width, head))
+    heads = Head(decoder.width, hidden), Head(decoder.width, hidden)
+    return FocusOnDepth(Normalise(_HALF, _HALF), encoder, decoder, *heads)
+
+
+def _subpixel(encoder: MobileNetV2 | TimmEncoder, widths: tuple[int, ...], hidden: int) -> FocusOnDepth:
+    decoder = Decoder(encoder.channels, widths, single=1)
+    heads = SubpixelHead(decoder.width, hidden), SubpixelHead(decoder.width, hidden)
+    return FocusOnDepth(Normalise(_HALF, _HALF), encoder, decoder, *heads)
+
+
+def _transformer(name: str, blocks: tuple[int, int, int, int], width: int) -> FocusOnDepth:
+    encoder = VitEncoder(name, blocks, (width, width, width, width))
+    decoder = Decoder(encoder.channels, (width,) * 4)
+    heads = SubpixelHead(width, width // 2), SubpixelHead(width, width // 2)
+    return FocusOnDepth(Normalise(_HALF, _HALF), encoder, decoder, *heads)
 
 
 def focus_on_depth_small() -> FocusOnDepth:
-    """The first served network."""
-    return _focus_on_depth((32, 64, 96, 128, 128), head=24)
+    """The first served network: both heads at half size, interpolated."""
+    return _mobilenet((32, 64, 96, 128, 128), hidden=24)
 
 
 def focus_on_depth_tiny() -> FocusOnDepth:
     """For tests: the same encoder, a decoder of 8 channels."""
-    return _focus_on_depth((8, 8, 8, 8, 8), head=8)
+    return _mobilenet((8, 8, 8, 8, 8), hidden=8)
+
+
+def focus_on_depth_prototype() -> FocusOnDepth:
+    """The design of the first experiments: a depthwise decoder, 64 channels at every scale."""
+    encoder = MobileNetV2()
+    decoder = DepthwiseDecoder(encoder.channels, 64)
+    return FocusOnDepth(Normalise(_HALF, _HALF), encoder, decoder, Head(64, 24), Head(64, 24))
+
+
+def focus_on_depth_sharp() -> FocusOnDepth:
+    """MobileNetV2, little work at half size, sub-pixel heads."""
+    return _subpixel(MobileNetV2(), (24, 64, 96, 128, 128), hidden=24)
+
+
+def focus_on_depth_wide() -> FocusOnDepth:
+    """The same with a wider decoder."""
+    return _subpixel(MobileNetV2(), (32, 96, 160, 192, 256), hidden=32)
+
+
+def focus_on_depth_lite0() -> FocusOnDepth:
+    """EfficientNet-Lite0 with the decoder of `sharp`."""
+    return _subpixel(TimmEncoder("tf_efficientnet_lite0"), (24, 64, 96, 128, 128), hidden=24)
+
+
+def focus_on_depth_lite2() -> FocusOnDepth:
+    """EfficientNet-Lite2 with the decoder of `sharp`."""
+    return _subpixel(TimmEncoder("tf_efficientnet_lite2"), (24, 64, 96, 128, 128), hidden=24)
+
+
+def focus_on_depth_vit_tiny() -> FocusOnDepth:
+    """A vision transformer of 5.5 M parameters: FocusOnDepth as the paper has it, small enough for a CPU."""
+    return _transformer("vit_tiny_patch16_384", (2, 5, 8, 11), 64)
+
+
+def focus_on_depth_vit_base() -> FocusOnDepth:
+    """FocusOnDepth's own size: ViT-B at 384 pixels, 256 channels."""
+    return _transformer("vit_base_patch16_384", (2, 5, 8, 11), 256)
 
 
 MODELS: MappingProxyType[str, Callable[[], FocusOnDepth]] = MappingProxyType(
-    {"focus_on_depth_small": focus_on_depth_small, "focus_on_depth_tiny": focus_on_depth_tiny}
+    {
+        builder.__name__: builder
+        for builder in (
+            focus_on_depth_small,
+            focus_on_depth_tiny,
+            focus_on_depth_prototype,
+            focus_on_depth_sharp,
+            focus_on_depth_wide,
+            focus_on_depth_lite0,
+            focus_on_depth_lite2,
+            focus_on_depth_vit_tiny,
+            focus_on_depth_vit_base,
+        )
+    }
 )
 """Builder of each network."""
 

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models.mobilenet_v2 import MobileNetV2
+
+_WITHOUT_HALF = 4  # features of an encoder that begins at 1/4, as vision transformers' reassembly does
 
 
 class Normalise(nn.Module):
@@ -53,6 +54,21 @@ class ResidualUnit(nn.Module):
         return x + y
 
 
+class SingleUnit(nn.Module):
+    """ReLU, 3x3, norm: for the finest scales, where a residual unit would cost more than all coarser ones together."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        y: Tensor = self.body(x)
+        return y
+
+
 class Reassemble(nn.Module):
     """One encoder feature at the decoder's width: 1x1 convolution and norm."""
 
@@ -80,30 +96,35 @@ class Readout(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Fuses features from coarse to fine; the result has the finest feature's scale.
+    """Fuses features from coarse to fine; the result has half the photo's size.
 
     Args:
         channels: Of the encoder's features, fine to coarse.
         widths: Of the decoder at the same scales.
+        single: How many of the finest scales have one convolution instead of a residual unit.
     """
 
-    def __init__(self, channels: Sequence[int], widths: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], widths: Sequence[int], single: int = 0) -> None:
         super().__init__()
         if len(channels) != len(widths):
             raise ValueError(f"{len(channels)} encoder features, {len(widths)} decoder widths: give as many of both")
         self.width = widths[0]
         self.reassemble = nn.ModuleList(Reassemble(c, w) for c, w in zip(channels, widths, strict=True))
         self.readout = Readout(widths[-1])
-        self.units = nn.ModuleList(ResidualUnit(w) for w in widths)
+        self.units = nn.ModuleList(
+            SingleUnit(width) if level < single else ResidualUnit(width) for level, width in enumerate(widths)
+        )
         # before upsampling, where it is cheapest (DPT's out_conv)
         self.narrow = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(len(widths) - 1))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features (B, C_i, H / 2^i, W / 2^i), fine to coarse -> (B, width, H, W)."""
+        """Features at every scale down to 1/32, five from 1/2 or four from 1/4 -> (B, width, H / 2, W / 2)."""
         x = self.units[-1](self.readout(self.reassemble[-1](features[-1])))
         for level in reversed(range(len(features) - 1)):
             x = F.interpolate(self.narrow[level](x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = self.units[level](x + self.reassemble[level](features[level]))
+        if len(features) == _WITHOUT_HALF:
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         result: Tensor = x
         return result
 
@@ -128,11 +149,92 @@ class Head(nn.Module):
         return y[:, 0]
 
 
+class SubpixelHead(nn.Module):
+    """ReLU, 3x3, norm, ReLU, 1x1 to the four pixels of twice the size: edges need not be blurred by interpolation.
+
+    Sub-pixel convolution: Shi et al., arXiv:1609.05158. All four start alike (Aitken et al., arXiv:1707.02937), so
+    that training begins without a checkerboard.
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(inputs, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(),
+        )
+        self.four = nn.Conv2d(hidden, 4, 1)
+        with torch.no_grad():
+            self.four.weight.copy_(self.four.weight[:1].expand_as(self.four.weight))
+            self.four.bias.fill_(0)  # type: ignore[union-attr]  # it has one
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 2 H, 2 W), unbounded."""
+        x = self.body(x)
+        # float32: bfloat16 would leave steps of 0.4 % in the depth
+        with torch.autocast(x.device.type, enabled=False):
+            y = F.pixel_shuffle(self.four(x.float()), 2)
+        return y[:, 0]
+
+
+class DepthwiseUnit(nn.Module):
+    """Depthwise 3x3, norm, ReLU, 1x1, norm, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        y: Tensor = self.body(x)
+        return x + y
+
+
+class DepthwiseDecoder(nn.Module):
+    """The decoder the first experiments used: equal width at all scales, depthwise units, a pooled context."""
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.reassemble = nn.ModuleList(Reassemble(c, width) for c in channels)
+        self.readout = Readout(width)
+        self.units = nn.ModuleList(DepthwiseUnit(width) for _ in channels)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features (B, C_i, H / 2^i, W / 2^i), fine to coarse -> (B, width, H, W)."""
+        x = self.units[-1](self.readout(self.reassemble[-1](features[-1])))
+        for level in reversed(range(len(features) - 1)):
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = self.units[level](x + self.reassemble[level](features[level]))
+        result: Tensor = x
+        return result
+
+
 class FocusOnDepth(nn.Module):
-    """uint8 photo in, inverse depth and person logit out; one encoder pass serves both heads."""
+    """uint8 photo in, inverse depth and person logit out; one encoder pass serves both heads.
+
+    Args:
+        normalise: What the encoder's first weights expect.
+        encoder: (B, 3, H, W) -> features at (1/2,) 1/4, 1/8, 1/16, 1/32 of the size, fine to coarse.
+        decoder: Those features -> (B, C, H / 2, W / 2).
+        depth_head: The decoder's result -> (B, H, W), unbounded.
+        person_head: The same.
+    """
 
     def __init__(
-        self, normalise: Normalise, encoder: MobileNetV2, decoder: Decoder, depth_head: Head, person_head: Head
+        self,
+        normalise: Normalise,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        depth_head: nn.Module,
+        person_head: nn.Module,
     ) -> None:
         super().__init__()
         self.normalise = normalise

@@ -1,0 +1,83 @@
+"""Stereo sequences (`data/stereo_seq`): left pictures with disparity that semi-global matching proposes.
+
+Tonioni et al., "Unsupervised Domain Adaptation for Depth Prediction from Images", arXiv:1909.03943, train on such
+proxy labels where no truth is; a left-right check is the confidence here, binary: what both views agree on stays.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from training.data.sample import BrokenSampleError, Sample, read_gray, read_rgb
+
+STEREO_SETS = ("kitti_seq1", "kitti_seq2", "euroc_micro")
+"""Folders of `stereo_seq/`."""
+
+_MAX_DISPARITY = 112  # pixels; a multiple of 16
+_AGREEMENT = 1.0  # pixels both directions may differ by
+_SPECKLE = 120  # pixels; smaller islands of disparity are noise
+SCALE = 256
+"""Stored value of one pixel of disparity."""
+
+
+def read_frames(root: Path, source: str) -> Iterator[tuple[Path, Path]]:
+    """(left, right) pictures of one sequence under `root`/stereo_seq, in order."""
+    folder = root / "stereo_seq" / source
+    for left in sorted((folder / "left").glob("*.jpg")):
+        yield left, folder / "right" / left.name
+
+
+def proxy_disparity(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Disparity of a rectified pair by semi-global matching (Hirschmueller, TPAMI 2008; OpenCV's block variant).
+
+    Args:
+        left: (H, W) or (H, W, 3).
+        right: The same.
+
+    Returns:
+        float32 (H, W) pixels, of the left picture; 0 where there is none or the two directions disagree.
+    """
+    matcher = cv2.StereoSGBM.create(
+        numDisparities=_MAX_DISPARITY,
+        blockSize=5,
+        P1=8 * 25,
+        P2=32 * 25,
+        uniquenessRatio=5,
+        mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
+    )
+    forth = _match(matcher, left, right)
+    back = _match(matcher, right[:, ::-1], left[:, ::-1])[:, ::-1]
+    rows, columns = np.indices(forth.shape)
+    there = np.clip(np.rint(columns - forth).astype(np.int64), 0, forth.shape[1] - 1)
+    agreed = (forth > 0) & (np.abs(back[rows, there] - forth) <= _AGREEMENT)
+    stored = np.where(agreed, forth * 16, 0).astype(np.int16)
+    cv2.filterSpeckles(stored, 0, _SPECKLE, 16)
+    return (stored / np.float32(16)).astype(np.float32)
+
+
+def _match(
+    matcher: cv2.StereoSGBM, left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    # without a border of its own the matcher leaves the first _MAX_DISPARITY columns empty
+    border = ((0, 0), (_MAX_DISPARITY, 0)) + ((0, 0),) * (left.ndim - 2)
+    found = matcher.compute(np.pad(left, border, mode="edge"), np.pad(right, border, mode="edge"))
+    disparity: npt.NDArray[np.float32] = found[:, _MAX_DISPARITY:].astype(np.float32) / 16
+    return disparity
+
+
+def read_sample(root: Path, left: Path, labels: Path) -> Sample:
+    """A left picture with the disparity that `label` stored; the sequence is its scene.
+
+    Raises:
+        BrokenSampleError: Either file is unreadable, or their sizes differ.
+    """
+    image = read_rgb(left)
+    relative = left.relative_to(root).with_suffix(".png")
+    disparity = read_gray(labels / relative).astype(np.float32) / SCALE
+    if disparity.shape != image.shape[:2]:
+        raise BrokenSampleError(f"{labels / relative}: {disparity.shape}, its photo {image.shape[:2]}")
+    source = left.parts[-3]
+    return Sample(str(relative.with_suffix("")), source, source, image, inverse_depth=disparity, shift_known=True)
