@@ -19,11 +19,12 @@ _FARTHEST = 100.0  # times the nearest depth of a picture; beyond, everything is
 
 @dataclass(frozen=True)
 class DepthLoss:
-    """The parts of the depth loss, scalars; zero, with a gradient of zero, where a batch holds no depth."""
+    """The parts of the depth loss, means over `pictures`; zero, with a gradient of zero, where a batch holds no depth."""
 
     ssi: Tensor
     gradient: Tensor
     log: Tensor
+    pictures: int
 
 
 def normalise(values: Tensor, valid: Tensor) -> Tensor:
@@ -135,18 +136,28 @@ def depth_loss(prediction: Tensor, target: Tensor, trim: float, shift_known: Ten
             logs.append(aligned_log_term(p, t / t.max(), v, trim))
     zero = prediction.sum() * 0.0
     if not parts:
-        return DepthLoss(zero, zero, zero)
+        return DepthLoss(zero, zero, zero, 0)
     gradient = gradient_term(torch.stack(residuals), torch.stack(masks))
     # divided by all that count, so that a picture's weight does not depend on the company it is in
-    return DepthLoss(torch.stack(parts).mean(), gradient, torch.stack(logs).sum() / len(parts) if logs else zero)
+    log = torch.stack(logs).sum() / len(parts) if logs else zero
+    return DepthLoss(torch.stack(parts).mean(), gradient, log, len(parts))
 
 
 @dataclass(frozen=True)
 class PersonLoss:
-    """Both parts of the person loss, scalars; zero, with a gradient of zero, where a batch holds no labels."""
+    """Both parts of the person loss; zero, with a gradient of zero, where a batch holds no labels.
+
+    Attributes:
+        cross_entropy: Mean over `labelled` pictures.
+        dice: Mean over `showing` pictures, those with a person.
+        labelled: Pictures with labels.
+        showing: Pictures that show a person.
+    """
 
     cross_entropy: Tensor
     dice: Tensor
+    labelled: int
+    showing: int
 
 
 def person_loss(logit: Tensor, target: Tensor) -> PersonLoss:
@@ -168,16 +179,16 @@ def person_loss(logit: Tensor, target: Tensor) -> PersonLoss:
     has_label = pixels > 0
     if not bool(has_label.any()):
         zero = logit.sum() * 0.0
-        return PersonLoss(zero, zero)
+        return PersonLoss(zero, zero, 0, 0)
     entropy = F.binary_cross_entropy_with_logits(logit, truth, reduction="none") * labelled
     cross_entropy = (entropy.sum((1, 2))[has_label] / pixels[has_label]).mean()
 
     shows_person = (truth * labelled).sum((1, 2)) >= 1
     if not bool(shows_person.any()):
-        return PersonLoss(cross_entropy, logit.sum() * 0.0)
+        return PersonLoss(cross_entropy, logit.sum() * 0.0, int(has_label.sum()), 0)
     probability = torch.sigmoid(logit) * labelled
     truth = truth * labelled
     overlap = 2 * (probability * truth).sum((1, 2))
     extent = (probability**2).sum((1, 2)) + (truth**2).sum((1, 2))
     dice = 1 - overlap[shows_person] / (extent[shows_person] + _EPSILON)
-    return PersonLoss(cross_entropy, dice.mean())
+    return PersonLoss(cross_entropy, dice.mean(), int(has_label.sum()), int(shows_person.sum()))

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +17,18 @@ from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, so
 from training.config import TrainConfig
 from training.data.bank import Bank, Batch, Sampler
 from training.data.transforms import Augmentation
+from training.distributed import rank, share, share_batch_norm, world_size
 from training.errors import TrainingError
 from training.evaluation import evaluate, predictor
 from training.losses import depth_loss, person_loss
 from training.models import create_model
 from training.models.focus_on_depth import FocusOnDepth, Served
 from training.models.mobilenet_v2 import load_imagenet
+from training.sheets import panel
 
 LAST = "last.pt"
 _MAY_CHANGE = {"steps", "final_steps", "validate_every", "checkpoint_every"}
+_EXAMPLES = 6  # pictures shown at each validation
 _AHEAD = 3  # batches prepared while the network works
 
 
@@ -80,19 +84,18 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float, step: int) 
             value.copy_(current[key])
 
 
-def losses(config: TrainConfig, network: FocusOnDepth, batch: Batch) -> dict[str, Tensor]:
+def losses(config: TrainConfig, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """`loss` and its named parts, unweighted."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+    with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=config.bf16):
         inverse_depth, logit = network(batch.image)
     depth = depth_loss(inverse_depth, batch.inverse_depth, config.trim, batch.shift_known)
     person = person_loss(logit, batch.person)
-    total = (
-        config.depth_weight * depth.ssi
-        + config.gradient_weight * depth.gradient
-        + config.log_weight * depth.log
-        + config.person_weight * person.cross_entropy
-        + config.dice_weight * person.dice
+    device = batch.image.device
+    total = share(depth.pictures, device) * (
+        config.depth_weight * depth.ssi + config.gradient_weight * depth.gradient + config.log_weight * depth.log
     )
+    total = total + share(person.labelled, device) * config.person_weight * person.cross_entropy
+    total = total + share(person.showing, device) * config.dice_weight * person.dice
     return {
         "loss": total,
         "depth_ssi": depth.ssi,
@@ -108,7 +111,8 @@ def _batches(config: TrainConfig, sampler: Sampler, first: int) -> Iterator[Batc
 
     def prepare(step: int) -> Batch:
         final = step >= config.steps - config.final_steps
-        return sampler.batch(step, config.batch, config.final_sizes if final else config.sizes)
+        sizes = config.final_sizes if final else config.sizes
+        return sampler.batch(step, config.batch, sizes, rank(), world_size())
 
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(prepare, step) for step in range(first, min(first + _AHEAD, config.steps))]
@@ -117,6 +121,13 @@ def _batches(config: TrainConfig, sampler: Sampler, first: int) -> Iterator[Batc
             if step + _AHEAD < config.steps:
                 waiting.append(pool.submit(prepare, step + _AHEAD))
             yield batch
+
+
+def _parallel(network: FocusOnDepth) -> nn.Module:
+    if world_size() == 1:
+        return network
+    share_batch_norm(network)
+    return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
 
 
 @dataclass
@@ -128,28 +139,31 @@ class Run:
     optimizer: torch.optim.AdamW
     step: int
     metrics: dict[str, float]
+    parallel: nn.Module
+    """`network`, or what averages its gradients over the processes."""
 
     @classmethod
-    def start(cls, config: TrainConfig, weights: Path | None) -> "Run":
+    def start(cls, config: TrainConfig, weights: Path | None, device: str = "cpu") -> "Run":
         """A fresh run."""
-        network = make_network(config, weights)
+        network = make_network(config, weights).to(device)
         average = copy.deepcopy(network).requires_grad_(False)
-        return cls(network, average, make_optimizer(config, network), 0, {})
+        return cls(network, average, make_optimizer(config, network), 0, {}, _parallel(network))
 
     @classmethod
-    def resume(cls, config: TrainConfig, path: Path) -> "Run":
+    def resume(cls, config: TrainConfig, path: Path, device: str = "cpu") -> "Run":
         """The run of a checkpoint, which must have been made with the same recipe, apart from its length."""
         checkpoint = load_checkpoint(path)
         for key, value in config.flat().items():
             stored = checkpoint.config.flat()[key]
             if stored != value and key not in _MAY_CHANGE:
                 raise TrainingError(f"checkpoint {path}: {key} is {stored} there, {value} in the recipe")
-        network, average = create_model(config.model), create_model(config.model).requires_grad_(False)
+        network, average = create_model(config.model).to(device), create_model(config.model).to(device)
+        average.requires_grad_(False)
         network.load_state_dict(checkpoint.model)
         average.load_state_dict(checkpoint.ema)
         optimizer = make_optimizer(config, network)
         optimizer.load_state_dict(checkpoint.optimizer)
-        return cls(network, average, optimizer, checkpoint.step, checkpoint.metrics)
+        return cls(network, average, optimizer, checkpoint.step, checkpoint.metrics, _parallel(network))
 
     def advance(self, config: TrainConfig, batch: Batch) -> dict[str, float]:
         """One optimiser step; the parts of the loss. TrainingError when the loss is not finite."""
@@ -157,7 +171,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self.network.train()
-        parts = losses(config, self.network, batch)
+        parts = losses(config, self.parallel, batch)
         values = {name: float(value.detach()) for name, value in parts.items()}
         if not math.isfinite(values["loss"]):
             raise TrainingError(f"loss is {values['loss']} at step {self.step}: {values}; lower lr or look at the data")
@@ -186,8 +200,11 @@ class Run:
         )
 
 
-def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resume: bool) -> Run:
+def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resume: bool, device: str = "cpu") -> Run:
     """Trains to the recipe's last step; writes checkpoints, TensorBoard events and validation into `out`.
+
+    With several processes (`training.distributed.processes`) each works on its share of every batch, and the first
+    one writes.
 
     Args:
         config: Recipe.
@@ -195,6 +212,7 @@ def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resu
         weights: Folder with the encoder's first weights.
         out: Folder of the run.
         resume: Whether to go on from `out`/last.pt.
+        device: `cpu` or `cuda`.
 
     Returns:
         The finished run.
@@ -204,23 +222,32 @@ def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resu
     """
     strength = Augmentation(config.min_crop, config.max_crop, config.stretch, config.rotation_deg, config.letterbox)
     sampler = Sampler(bank, config.sources, config.seed, strength, config.paste)
-    run = Run.resume(config, out / LAST) if resume else Run.start(config, weights)
-    commit = source_revision()
-    bar = tqdm(total=config.steps, initial=run.step, desc=config.model, unit="step", mininterval=5)
-    with SummaryWriter(str(out)) as writer:
+    run = Run.resume(config, out / LAST, device) if resume else Run.start(config, weights, device)
+    commit, writes = source_revision(), rank() == 0
+    bar = tqdm(total=config.steps, initial=run.step, desc=config.model, unit="step", mininterval=5, disable=not writes)
+    with SummaryWriter(str(out)) if writes else nullcontext() as writer:
         for batch in _batches(config, sampler, run.step):
-            values = run.advance(config, batch)
+            values = run.advance(config, batch.to(device))
             bar.update()
-            if run.step % 20 == 0:
+            last = run.step == config.steps
+            if writer and run.step % 20 == 0:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in values.items() if name != "lr"})
                 for name, value in values.items():
                     writer.add_scalar(f"train/{name}", value, run.step)
-            if run.step % config.validate_every == 0 or run.step == config.steps:
-                run.metrics = evaluate(predictor(Served(run.average)), bank.held_out)["all"]
-                tqdm.write(f"step {run.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in run.metrics.items()))
-                for name, value in run.metrics.items():
-                    writer.add_scalar(f"held_out/{name}", value, run.step)
-            if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+            if writer and (run.step % config.validate_every == 0 or last):
+                _validate(run, bank, writer)
+            if writer and (run.step % config.checkpoint_every == 0 or last):
                 save_checkpoint(out / LAST, run.checkpoint(config, commit))
     bar.close()
     return run
+
+
+def _validate(run: Run, bank: Bank, writer: SummaryWriter) -> None:
+    """Judges the averaged weights on the held-out scenes; numbers and example pictures go to TensorBoard."""
+    predict = predictor(Served(copy.deepcopy(run.average).cpu()))
+    run.metrics = evaluate(predict, bank.held_out)["all"]
+    tqdm.write(f"step {run.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in run.metrics.items()))
+    for name, value in run.metrics.items():
+        writer.add_scalar(f"held_out/{name}", value, run.step)
+    for index, sample in enumerate(bank.held_out[:: max(1, len(bank.held_out) // _EXAMPLES)][:_EXAMPLES]):
+        writer.add_image(f"held_out/{index}", panel(predict, sample.image), run.step, dataformats="HWC")

@@ -144,6 +144,10 @@ class Batch:
     person: Tensor
     shift_known: Tensor
 
+    def to(self, device: str) -> "Batch":
+        """The same on `device`."""
+        return Batch(*(getattr(self, name).to(device) for name in Batch.__dataclass_fields__))
+
     @classmethod
     def of(cls, items: list[Item]) -> "Batch":
         """Items of one size, stacked."""
@@ -191,13 +195,14 @@ class Sampler:
         if paste > 0 and not self._cutouts:
             raise TrainingError(f"paste is {paste}, but no whole figure is in {', '.join(cutout_sources)}")
 
-    def batch(self, step: int, count: int, sizes: tuple[Size, ...]) -> Batch:
-        """`count` samples of step `step`, all at one of `sizes`."""
-        rng = np.random.default_rng((self._seed, step))
-        size = sizes[int(rng.integers(len(sizes)))]
+    def batch(self, step: int, count: int, sizes: tuple[Size, ...], rank: int = 0, world_size: int = 1) -> Batch:
+        """`count` samples of step `step`, all at one of `sizes`; of these, every `world_size`-th from `rank` on."""
+        size = sizes[int(np.random.default_rng((self._seed, step)).integers(len(sizes)))]
         items = []
-        for source in rng.choice(len(self._sources), count, p=self._chances):
-            scenes = self._sources[source]
+        for index in range(rank, count, world_size):
+            # a generator of its own, so that no process needs to make the samples of the others
+            rng = np.random.default_rng((self._seed, step, index))
+            scenes = self._sources[int(rng.choice(len(self._sources), p=self._chances))]
             samples = scenes[int(rng.integers(len(scenes)))]
             item = view(rng, samples[int(rng.integers(len(samples)))], size, self._strength)
             if self._cutouts and (item.person >= 0).any() and rng.random() < self._paste:
