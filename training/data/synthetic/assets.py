@@ -1,6 +1,6 @@
-"""The library of a generator: textures by category, models by group, characters, pictures, photographed people.
+"""The library of a generator: textures by category, models by group, characters, pictures, cut-out people.
 
-Models and textures come from an assets folder (glTF, contact sheets of tiles, all CC0), or are made by rule without one.
+Models and textures come from an assets folder (glTF, sheets of tiles, all CC0); without one they are made by rule.
 """
 
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.data.person import UNSEEN_PHOTO_SETS
 from training.data.sample import BrokenSampleError, read_rgb
 from training.data.synthetic import procedural
 from training.data.synthetic.cutouts import Cutout, read_cutouts
@@ -27,6 +28,9 @@ from training.data.synthetic.textures import (
     stacked,
 )
 from training.errors import TrainingError
+
+PEOPLE_FREE_SETS = ("imagenet", "slam")
+"""Photo sets that show hardly any people."""
 
 LIBRARY_SEED = 20261121
 """Seed of everything in a library that is made by rule."""
@@ -65,6 +69,7 @@ class Library:
         atlas: All textures.
         tiles: Category -> layers of tileable textures.
         pictures: Layers of posters, screens, pages, photographs.
+        backdrops: Those pictures that show no people, or hardly any: for large surfaces, whose label is "no person".
         leaves: Layers of twigs with alpha.
         cutouts: Photographed people; empty without a folder of people.
         models: Group -> models.
@@ -75,6 +80,7 @@ class Library:
     atlas: Atlas
     tiles: dict[str, list[int]]
     pictures: list[int]
+    backdrops: list[int]
     leaves: list[int]
     cutouts: list[Cutout]
     models: dict[str, list[Model]]
@@ -113,6 +119,7 @@ def load_library(
         build_atlas(groups),
         by_category,
         list(range(starts[1], starts[2])),
+        [int(starts[1]) + k for k in range(len(pictures)) if k >= len(sets) or sets[k] in PEOPLE_FREE_SETS],
         list(range(starts[2], starts[3])),
         [cutout.at_layer(int(starts[3]) + index) for index, cutout in enumerate(cutouts)],
         models,
@@ -144,6 +151,8 @@ def _photos(folders: tuple[Path, ...]) -> tuple[list[Bytes], list[str]]:
     for folder in folders:
         if not folder.is_dir():
             raise TrainingError(f"photo folder not found: {folder}")
+        if folder.name in UNSEEN_PHOTO_SETS:
+            raise TrainingError(f"photos of {folder.name} are kept unseen, for judging; take another set")
         for path in sorted(folder.glob("*.jpg")):
             try:
                 image = read_rgb(path)
@@ -172,9 +181,7 @@ def _read_models(assets: Path, drawn: dict[str, list[Model]]) -> dict[str, list[
         for group in groups:
             models[group].append(model)
     mixed = {"small", "rock", "shelf", "cabinet"}
-    return {
-        group: found + drawn[group] if group in mixed or not found else found for group, found in models.items()
-    }
+    return {group: found + drawn[group] if group in mixed or not found else found for group, found in models.items()}
 
 
 def _read_characters(assets: Path) -> list[GltfFile]:

@@ -1,6 +1,7 @@
 """The camera: where it stands, how a pixel becomes a ray, and what its electronics do to the picture."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,9 +40,9 @@ class Camera:
         y = ((np.arange(height * samples) + 0.5) / samples - cy) / self.focal_px
         right, down, forward = self.axes
         directions = x[None, :, None] * right + y[:, None, None] * down + forward
-        return directions.reshape(height, samples, width, samples, 3).astype(np.float32)
+        return np.asarray(directions.reshape(height, samples, width, samples, 3), np.float32)
 
-    def project(self, points: npt.NDArray[np.floating]) -> tuple[Vector, Vector]:
+    def project(self, points: npt.NDArray[np.floating[Any]]) -> tuple[Vector, Vector]:
         """Pixel positions (n, 2) and depths in metres (n,) of `points` (n, 3)."""
         local = (points - self.position) @ self.axes.T
         depth = local[:, 2]
@@ -55,7 +56,7 @@ class Camera:
 def aim(
     position: Vector, yaw_rad: float, pitch_rad: float, roll_rad: float, field_deg: float, size: tuple[int, int]
 ) -> Camera:
-    """A camera that looks along -z at yaw 0, turns to the right with yaw and up with pitch; `field_deg` is horizontal."""
+    """A camera that looks along -z at yaw 0, turns right with yaw, up with pitch; `field_deg` is horizontal."""
     forward = np.array(
         [np.sin(yaw_rad) * np.cos(pitch_rad), np.sin(pitch_rad), -np.cos(yaw_rad) * np.cos(pitch_rad)], np.float64
     )
@@ -118,7 +119,7 @@ def exposure(radiance: Floats) -> float:
 
 
 def develop(radiance: Floats, gain: float, finish: Finish, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """sRGB uint8 (H, W, 3) of linear `radiance` (H, W, 3); `rng` gives the noise."""
+    """The sRGB picture, uint8 (H, W, 3), of linear `radiance` (H, W, 3); `rng` gives the noise."""
     height, width = radiance.shape[:2]
     light = radiance * (gain * finish.brightness * np.array(finish.white_balance, np.float32))
     if finish.vignette:
@@ -134,4 +135,4 @@ def develop(radiance: Floats, gain: float, finish: Finish, rng: np.random.Genera
         picture = cv2.GaussianBlur(picture, (0, 0), finish.blur_px).astype(np.float32)
     shot = 0.6 + 0.8 * picture.clip(0, 1)
     picture = picture + rng.standard_normal(picture.shape, dtype=np.float32) * shot * finish.noise
-    return np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(picture.clip(0, 1) * 255), np.uint8)

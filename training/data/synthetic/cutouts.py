@@ -63,7 +63,7 @@ def read_cutouts(folders: tuple[Path, ...]) -> tuple[list[Cutout], list[npt.NDAr
 
 
 def cut_out(
-    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.generic]
+    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 ) -> tuple[Cutout, npt.NDArray[np.uint8]] | None:
     """The largest person of a photo (H, W, 3) with mask (H, W); None when small, torn, or cut by the photo's sides."""
     if mask.shape != image.shape[:2]:
@@ -82,6 +82,6 @@ def cut_out(
     rim = cv2.dilate(alpha, np.ones((13, 13), np.uint8)) - inner  # the photo's background must not shine through
     colour = cv2.inpaint(np.ascontiguousarray(image[y : y + high, x : x + wide]), rim, 3, cv2.INPAINT_TELEA)
     square = np.dstack([colour, alpha * 255]).astype(np.float32)
-    square = cv2.resize(square, (CUTOUT_PX, CUTOUT_PX), interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(square, (CUTOUT_PX, CUTOUT_PX), interpolation=cv2.INTER_AREA)
     whole = y + high < height - 2 and high > 1.9 * wide
-    return Cutout(0, wide / high, whole), np.rint(square).clip(0, 255).astype(np.uint8)
+    return Cutout(0, wide / high, whole), np.rint(resized).clip(0, 255).astype(np.uint8)

@@ -55,7 +55,7 @@ class Model:
     @property
     def extent(self) -> Floats:
         """Size along x, y and z, float32 (3,)."""
-        return np.ptp(self.vertices, axis=0)
+        return np.asarray(np.ptp(self.vertices, axis=0), np.float32)
 
 
 def standing(model: Model) -> Model:
@@ -205,11 +205,11 @@ class GltfFile:
         kind, width = np.dtype(_COMPONENTS[accessor["componentType"]]), _WIDTHS[accessor["type"]]
         start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
         stride = view.get("byteStride", kind.itemsize * width)
-        values = np.ndarray(
+        values: npt.NDArray[Any] = np.ndarray(
             (accessor["count"], width), kind, self.buffers[view["buffer"]], start, (stride, kind.itemsize)
         )
         if accessor.get("normalized"):
-            return values.astype(np.float32) / np.iinfo(kind).max
+            return np.asarray(values.astype(np.float32) / float(np.iinfo(kind.name).max))
         return values
 
 
@@ -242,7 +242,7 @@ def vertex_normals(vertices: Matrix, faces: npt.NDArray[np.int32]) -> Matrix:
     normals = np.zeros_like(vertices)
     for k in range(3):
         np.add.at(normals, faces[:, k], across)
-    return normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+    return np.asarray(normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12))
 
 
 def _local(node: dict[str, Any]) -> Matrix:

@@ -1,55 +1,28 @@
 """Rooms: wide ones, tight ones full of things, corridors and stairs; a person close to the camera when asked for."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from training.data.synthetic.furniture import Floor, Room, desk, furnish, pile, wall_shelf
 from training.data.synthetic.shot import Shot, indoor_sky, lamp
 from training.data.synthetic.soup import Material, Vector, grid, turn_y
 from training.data.synthetic.stage import Stage, vector
 
 WALLS = ("Plaster", "Paint", "Paint", "Wallpaper", "Plaster", "Concrete", "Bricks", "Planks", "Tiles", "Fabric")
-FLOORS = ("WoodFloor", "WoodFloor", "WoodFloor", "Tiles", "Carpet", "Planks", "Terrazzo", "Marble", "Concrete", "Fabric")
-CEILINGS = ("Plaster", "Paint", "Paint", "OfficeCeiling", "Planks")
-
-FURNITURE: tuple[tuple[str, str, float, float], ...] = (
-    ("sofa", "width", 1.3, 2.2),
-    ("bed", "width", 1.8, 2.2),
-    ("chair", "height", 0.8, 1.0),
-    ("chair", "height", 0.8, 1.0),
-    ("table", "height", 0.45, 0.78),
-    ("table", "height", 0.45, 0.78),
-    ("cabinet", "height", 0.7, 1.1),
-    ("cabinet", "height", 0.7, 1.1),
-    ("shelf", "height", 1.1, 2.1),
-    ("shelf", "height", 1.1, 2.1),
-    ("lamp", "height", 1.3, 1.8),
-    ("plant", "height", 0.4, 1.4),
-    ("column", "height", 1.5, 2.3),
-    ("small", "height", 0.2, 0.6),
+FLOORS = (
+    "WoodFloor",
+    "WoodFloor",
+    "WoodFloor",
+    "Tiles",
+    "Carpet",
+    "Planks",
+    "Terrazzo",
+    "Marble",
+    "Concrete",
+    "Fabric",
 )
-"""Group, what it is sized by, smallest and largest size in metres."""
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """A room from (0, 0, 0) to (width, height, depth), metres."""
-
-    width: float
-    depth: float
-    height: float
-
-    def wall(self, stage: Stage) -> tuple[Vector, Vector, Vector]:
-        """A place at the foot of a wall, the direction along it to the right, and the direction into the room."""
-        side, share = stage.count(0, 3), stage.uniform(0.08, 0.92)
-        if side == 0:
-            return vector(share * self.width, 0, 0), vector(1, 0, 0), vector(0, 0, 1)
-        if side == 1:
-            return vector(share * self.width, 0, self.depth), vector(-1, 0, 0), vector(0, 0, -1)
-        if side == 2:
-            return vector(0, 0, share * self.depth), vector(0, 0, -1), vector(1, 0, 0)
-        return vector(self.width, 0, share * self.depth), vector(0, 0, 1), vector(-1, 0, 0)
+CEILINGS = ("Plaster", "Paint", "Paint", "OfficeCeiling", "Planks")
 
 
 def room(stage: Stage) -> Shot:
@@ -57,10 +30,10 @@ def room(stage: Stage) -> Shot:
     space = Room(stage.uniform(2.8, 7.0), stage.uniform(3.2, 8.5), stage.uniform(2.3, 3.2))
     shot = _view(stage, space, height_m=stage.uniform(0.8, 1.8), pitch_rad=stage.uniform(-0.42, 0.04))
     _shell(stage, space)
-    taken = _Floor(space, shot)
-    _furnish(stage, taken, stage.count(5, 15), at_wall=0.65)
+    taken = Floor(space, shot.position)
+    furnish(stage, taken, stage.count(5, 15), at_wall=0.65)
     for _ in range(stage.count(0, 4)):
-        _pile(stage, taken)
+        pile(stage, taken)
     for _ in range(stage.pick([0, 0, 1, 1, 2, 3])):
         _guest(stage, taken, shot)
     return shot
@@ -71,14 +44,14 @@ def tight(stage: Stage) -> Shot:
     space = Room(stage.uniform(1.8, 3.2), stage.uniform(2.2, 3.6), stage.uniform(2.2, 2.7))
     shot = _view(stage, space, height_m=stage.uniform(0.7, 1.7), pitch_rad=stage.uniform(-0.6, 0.0))
     _shell(stage, space, extra=3)
-    taken = _Floor(space, shot, clearance_m=0.35)
+    taken = Floor(space, shot.position, clearance_m=0.35)
     for _ in range(stage.count(1, 3)):
-        _desk(stage, space, taken)
-    _furnish(stage, taken, stage.count(4, 10), at_wall=0.8)
+        desk(stage, space, taken)
+    furnish(stage, taken, stage.count(4, 10), at_wall=0.8)
     for _ in range(stage.count(0, 3)):
-        _wall_shelf(stage, space)
+        wall_shelf(stage, space)
     for _ in range(stage.count(0, 4)):
-        _pile(stage, taken)
+        pile(stage, taken)
     for _ in range(stage.count(5, 25)):
         place = taken.find(stage, 0.12)
         if place is not None:
@@ -93,9 +66,9 @@ def close_person(stage: Stage) -> Shot:
     space = Room(stage.uniform(2.8, 7.0), stage.uniform(3.2, 8.0), stage.uniform(2.3, 3.2))
     shot = _view(stage, space, height_m=stage.uniform(1.1, 1.7), pitch_rad=stage.uniform(-0.2, 0.06))
     _shell(stage, space)
-    taken = _Floor(space, shot)
+    taken = Floor(space, shot.position)
     people_near(stage, shot, lambda x, z: 0.0)
-    _furnish(stage, taken, stage.count(3, 12), at_wall=0.8)
+    furnish(stage, taken, stage.count(3, 12), at_wall=0.8)
     if stage.chance(0.3):
         _guest(stage, taken, shot)
     return shot
@@ -104,7 +77,9 @@ def close_person(stage: Stage) -> Shot:
 def corridor(stage: Stage) -> Shot:
     """A corridor with doors, sometimes with columns, an arched ceiling, or stairs at its end."""
     space = Room(stage.uniform(1.3, 3.5), stage.uniform(7, 22), stage.uniform(2.3, 3.6))
-    position = vector(space.width * stage.uniform(0.3, 0.7), stage.uniform(1.0, 1.8), space.depth - stage.uniform(0.3, 2))
+    position = vector(
+        space.width * stage.uniform(0.3, 0.7), stage.uniform(1.0, 1.8), space.depth - stage.uniform(0.3, 2)
+    )
     _shell(stage, space)
     if stage.chance(0.35):
         _vault(stage, space)
@@ -129,8 +104,8 @@ def corridor(stage: Stage) -> Shot:
         position, stage.uniform(-0.25, 0.25), stage.uniform(-0.2, 0.06), stage.uniform(50, 85), lights,
         indoor_sky(stage), stage.uniform(0.05, 0.2),
     )  # fmt: skip
-    taken = _Floor(space, shot)
-    _furnish(stage, taken, stage.count(0, 5), at_wall=1.0)
+    taken = Floor(space, shot.position)
+    furnish(stage, taken, stage.count(0, 5), at_wall=1.0)
     for _ in range(stage.pick([0, 1, 1, 2, 4])):
         _guest(stage, taken, shot)
     return shot
@@ -146,30 +121,6 @@ def people_near(stage: Stage, shot: Shot, ground: Callable[[float, float], float
         stage.person(vector(x, ground(x, z), z), shot.position, photo=0.5)
 
 
-class _Floor:
-    """Which parts of a room's floor are taken."""
-
-    def __init__(self, space: Room, shot: Shot, clearance_m: float = 0.55) -> None:
-        self.space = space
-        self._taken = [(float(shot.position[0]), float(shot.position[2]), clearance_m)]
-
-    def find(self, stage: Stage, radius: float) -> Vector | None:
-        """A free place on the floor."""
-        for _ in range(10):
-            x = stage.uniform(radius, max(self.space.width - radius, radius))
-            z = stage.uniform(radius, max(self.space.depth - radius, radius))
-            if self.take(x, z, radius):
-                return vector(x, 0, z)
-        return None
-
-    def take(self, x: float, z: float, radius: float) -> bool:
-        """Takes a round place if it is free."""
-        if any((x - a) ** 2 + (z - b) ** 2 < 0.6 * (radius + r) ** 2 for a, b, r in self._taken):
-            return False
-        self._taken.append((x, z, radius))
-        return True
-
-
 def _view(stage: Stage, space: Room, height_m: float, pitch_rad: float) -> Shot:
     """A camera near the z = depth wall or in a corner, looking into the room; lamps under the ceiling."""
     x, z = space.width * stage.uniform(0.12, 0.88), space.depth * stage.uniform(0.78, 0.97)
@@ -177,7 +128,9 @@ def _view(stage: Stage, space: Room, height_m: float, pitch_rad: float) -> Shot:
     yaw = float(np.arctan2(target[0] - x, z - target[1])) + stage.uniform(-0.3, 0.3)
     places = [vector(space.width * stage.uniform(0.3, 0.7), space.height - 0.25, space.depth * stage.uniform(0.3, 0.7))]
     if stage.chance(0.4):  # a window or a standing lamp
-        places.append(vector(stage.pick([0.15, space.width - 0.15]), stage.uniform(1, 1.8), space.depth * stage.uniform(0, 0.8)))
+        places.append(
+            vector(stage.pick([0.15, space.width - 0.15]), stage.uniform(1, 1.8), space.depth * stage.uniform(0, 0.8))
+        )
     lights = tuple(lamp(stage, place, stage.uniform(1.0, 3.5)) for place in places)
     return Shot(
         vector(x, min(height_m, space.height - 0.3), z), yaw, pitch_rad, stage.uniform(48, 82), lights,
@@ -188,7 +141,12 @@ def _view(stage: Stage, space: Room, height_m: float, pitch_rad: float) -> Shot:
 def _shell(stage: Stage, space: Room, extra: int = 0) -> None:
     """Floor, ceiling, walls, and what hangs on them."""
     w, d, h = space.width, space.depth, space.height
-    stage.quad(vector(0, 0, d), vector(w, 0, 0), vector(0, 0, -d), stage.textured(FLOORS, stage.uniform(0.7, 2.5), stage.pick([0, 0, 0.15, 0.3])))
+    stage.quad(
+        vector(0, 0, d),
+        vector(w, 0, 0),
+        vector(0, 0, -d),
+        stage.textured(FLOORS, stage.uniform(0.7, 2.5), stage.pick([0, 0, 0.15, 0.3])),
+    )
     stage.quad(vector(0, h, 0), vector(w, 0, 0), vector(0, 0, d), stage.textured(CEILINGS, stage.uniform(1, 2.5)))
     tile = stage.uniform(1, 2.5)
     common = stage.textured(WALLS, tile, recolour=0.5)
@@ -198,7 +156,9 @@ def _shell(stage: Stage, space: Room, extra: int = 0) -> None:
         (vector(w, 0, d), vector(-w, 0, 0)),
         (vector(0, 0, d), vector(0, 0, -d)),
     ):
-        stage.quad(origin, along, vector(0, h, 0), stage.textured(WALLS, tile, recolour=0.5) if stage.chance(0.2) else common)
+        stage.quad(
+            origin, along, vector(0, h, 0), stage.textured(WALLS, tile, recolour=0.5) if stage.chance(0.2) else common
+        )
     if stage.chance(0.5):  # skirting
         board = stage.plain(0.05, 0.8)
         for z in (0.0, d):
@@ -226,7 +186,11 @@ def _shell(stage: Stage, space: Room, extra: int = 0) -> None:
 
 def _window(stage: Stage, place: Vector, along: Vector, into: Vector) -> None:
     wide, high, sill = stage.uniform(0.7, 1.9), stage.uniform(0.8, 1.4), 0.85
-    glass = stage.picture(stage.uniform(0.8, 2.5)) if stage.chance(0.5) else stage.plain(0.5, 0.9, emission=stage.uniform(0.8, 3))
+    glass = (
+        stage.picture(stage.uniform(0.8, 2.5), backdrop=True)
+        if stage.chance(0.5)
+        else stage.plain(0.5, 0.9, emission=stage.uniform(0.8, 3))
+    )
     stage.quad(place + into * 0.01 - along * wide / 2 + vector(0, sill, 0), along * wide, vector(0, high, 0), glass)
     frame, turn = stage.plain(0.2, 0.9), turn_y(float(np.arctan2(along[2], along[0])) * -1)
     middle = place + into * 0.02 + vector(0, sill + high / 2, 0)
@@ -247,90 +211,15 @@ def _door(stage: Stage, place: Vector, inwards: float, trim: Material) -> None:
     stage.box(place + into * 0.06 + vector(0, 1.0, 0.36), vector(0.05, 0.03, 0.12), stage.plain(0.3, 0.8, gloss=0.6))
 
 
-def _furnish(stage: Stage, taken: _Floor, count: int, at_wall: float) -> None:
-    for _ in range(count):
-        group, measure, low, high = stage.pick(FURNITURE)
-        size = stage.uniform(low, high)
-        radius = size * 0.45 if measure == "width" else min(0.35 * size + 0.1, 0.6)
-        if stage.chance(at_wall):
-            place, _along, into = taken.space.wall(stage)
-            place = place + into * (radius * 0.8 + 0.05)
-            if not taken.take(float(place[0]), float(place[2]), radius):
-                continue
-            yaw = float(np.arctan2(into[0], into[2]))
-        else:
-            free = taken.find(stage, radius)
-            if free is None:
-                continue
-            place, yaw = free, stage.uniform(0, 6.28)
-        if measure == "width":
-            extent = stage.thing(group, place, width_m=size, yaw_rad=yaw)
-        else:
-            extent = stage.thing(group, place, height_m=size, yaw_rad=yaw)
-        if group in ("table", "cabinet") and extent[1] < 1.3:
-            _clutter(stage, place + vector(0, float(extent[1]), 0), turn_y(yaw), extent[0] * 0.7, extent[2] * 0.6, stage.count(0, 7))
-
-
-def _clutter(stage: Stage, middle: Vector, turn: Vector, wide: float, deep: float, count: int) -> None:
-    """Small things on a board around `middle`."""
-    for _ in range(count):
-        offset = turn @ vector(stage.uniform(-0.5, 0.5) * wide, 0, stage.uniform(-0.5, 0.5) * deep)
-        stage.thing("small", middle + offset, height_m=stage.uniform(0.05, 0.35), tile_m=0.25)
-
-
-def _desk(stage: Stage, space: Room, taken: _Floor) -> None:
-    """A full desk or counter along a wall, with a screen or a board above."""
-    place, along, into = space.wall(stage)
-    wide, deep, high = stage.uniform(0.8, 2.0), stage.uniform(0.4, 0.7), stage.uniform(0.65, 0.95)
-    middle = place + into * deep / 2
-    if not taken.take(float(middle[0]), float(middle[2]), deep * 0.7):
-        return
-    turn = np.stack([along, vector(0, 1, 0), np.cross(along, vector(0, 1, 0))], axis=1)
-    top = stage.textured(("Wood", "Marble", "Planks", "Plastic", "Granite"), 0.8, gloss=0.1)
-    stage.box(middle + vector(0, high - 0.02, 0), vector(wide, 0.04, deep), top, turn)
-    if stage.chance(0.6):
-        stage.box(middle + vector(0, high / 2 - 0.02, 0), vector(wide * 0.97, high - 0.06, deep * 0.9), stage.surface(0.8), turn)
-    if stage.chance(0.5):
-        screen = middle + vector(0, high + 0.1, 0) - into * deep * 0.2
-        size = stage.uniform(0.35, 0.7)
-        stage.box(screen + vector(0, size * 0.3, 0), vector(size, size * 0.6, 0.03), stage.plain(0.01, 0.05), turn)
-        corner = screen + into * 0.02 - along * size * 0.47 + vector(0, size * 0.03, 0)
-        stage.quad(corner, along * size * 0.94, vector(0, size * 0.54, 0), stage.picture(stage.pick([0.0, 0.5, 1.2])))
-    _clutter(stage, middle + vector(0, high, 0), turn, wide * 0.9, deep * 0.8, stage.count(4, 18))
-
-
-def _wall_shelf(stage: Stage, space: Room) -> None:
-    place, along, into = space.wall(stage)
-    wide, board = stage.uniform(0.5, 1.6), stage.textured(("Wood", "Planks", "Paint", "Metal"), 0.7)
-    turn = np.stack([along, vector(0, 1, 0), np.cross(along, vector(0, 1, 0))], axis=1)
-    for height in np.arange(stage.uniform(1.0, 1.4), 2.1, stage.uniform(0.3, 0.5)):
-        middle = place + into * 0.14 + vector(0, float(height), 0)
-        stage.box(middle, vector(wide, 0.03, 0.26), board, turn)
-        _clutter(stage, middle + vector(0, 0.015, 0), turn, wide * 0.9, 0.12, stage.count(2, 8))
-
-
-def _pile(stage: Stage, taken: _Floor) -> None:
-    """Boxes on boxes."""
-    size = stage.uniform(0.15, 0.6)
-    place = taken.find(stage, size * 0.6)
-    if place is None:
-        return
-    bottom = 0.0
-    for _ in range(stage.count(1, 4)):
-        high = size * stage.uniform(0.3, 1.1)
-        extent = vector(size * stage.uniform(0.7, 1.2), high, size)
-        look = stage.textured(("Cardboard", "Wood", "Plastic", "Fabric", "Metal"), 0.5) if stage.chance(0.6) else stage.surface(0.5)
-        stage.box(place + vector(0, bottom + high / 2, 0), extent, look, turn_y(stage.uniform(0, 6.28)))
-        bottom += high
-
-
-def _guest(stage: Stage, taken: _Floor, shot: Shot) -> None:
+def _guest(stage: Stage, taken: Floor, shot: Shot) -> None:
     """Somebody who stands, walks, or sits on a stool."""
     place = taken.find(stage, 0.3)
     if place is None:
         return
     if stage.chance(0.3):
-        stage.box(place + vector(0, 0.2, 0), vector(0.42, 0.4, 0.42), stage.surface(0.5), turn_y(stage.uniform(0, 6.28)))
+        stage.box(
+            place + vector(0, 0.2, 0), vector(0.42, 0.4, 0.42), stage.surface(0.5), turn_y(stage.uniform(0, 6.28))
+        )
         stage.person(place, shot.position, seated=True)
     else:
         stage.person(place, shot.position)

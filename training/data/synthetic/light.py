@@ -1,6 +1,7 @@
 """Lamps, the sun, the sky and fog. Radiance is linear RGB without unit: the exposure is chosen afterwards."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ class Light:
     radius: float
     sun: bool
 
-    def towards(self, points: Floats, jitter: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
+    def towards(self, points: Floats, jitter: npt.NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
         """Vectors from `points` (n, 3) to the light, unnormalised for lamps; irradiance (n, 3) when facing it.
 
         `jitter` (n, 3) has normal deviates that choose a point of the light.

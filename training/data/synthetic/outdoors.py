@@ -7,7 +7,7 @@ import numpy as np
 
 from training.data.synthetic.indoors import people_near
 from training.data.synthetic.shot import Shot, outdoor
-from training.data.synthetic.soup import Material, Vector, face_normals, make_soup, quad, random_turn, join
+from training.data.synthetic.soup import Material, Vector, face_normals, join, make_soup, quad, random_turn
 from training.data.synthetic.stage import Stage, vector
 
 FACADES = ("Bricks", "Plaster", "Concrete", "Bricks", "WoodSiding", "Paint", "Rock", "Tiles", "CorrugatedSteel")
@@ -15,6 +15,14 @@ ROADS = ("Asphalt", "Asphalt", "Asphalt", "Road", "PavingStones", "Concrete")
 VERGES = ("Grass", "Grass", "Ground", "Gravel", "PavingStones")
 GROUNDS = ("Grass", "Grass", "Ground", "Gravel", "ScatteredLeaves", "Snow", "Rocks", "Moss", "PineNeedles")
 BARK = ("Bark", "Wood")
+SCATTERED = (
+    ("bush", 0.2, 1.4),
+    ("rock", 0.2, 1.6),
+    ("rock", 0.1, 0.6),
+    ("bush", 0.1, 0.5),
+    ("street", 0.3, 0.8),
+)
+"""Group, smallest and largest height in metres of what lies about in the country."""
 
 Ground = Callable[[float, float], float]
 """Height of the ground in metres at (x, z)."""
@@ -25,7 +33,11 @@ def street(stage: Stage) -> Shot:
     lights, sky = outdoor(stage)
     half_road, pavement = stage.uniform(3, 7), stage.uniform(1.2, 4)
     driving = stage.chance(0.65)
-    x = stage.uniform(-0.6, 0.5) * half_road if driving else stage.pick([-1, 1]) * (half_road + stage.uniform(0.2, pavement))
+    x = (
+        stage.uniform(-0.6, 0.5) * half_road
+        if driving
+        else stage.pick([-1, 1]) * (half_road + stage.uniform(0.2, pavement))
+    )
     position = vector(x, stage.uniform(1.2, 2.0) if driving else stage.uniform(1.3, 1.9), 0)
     yaw = stage.uniform(-0.12, 0.12) if driving else stage.uniform(-0.6, 0.6)
     pitch = stage.uniform(-0.1, 0.04) if driving else stage.uniform(-0.2, 0.12)
@@ -38,8 +50,9 @@ def street(stage: Stage) -> Shot:
         _roadside(stage, shot, side, half_road, pavement)
     for _ in range(stage.count(0, 5)):
         lane = stage.pick([-1, 1])
-        ahead = -stage.uniform(7, 60) if lane * x < 0 or not driving else -stage.uniform(9, 60)
-        stage.thing("car", vector(lane * half_road * stage.uniform(0.3, 0.6), 0, ahead), width_m=stage.uniform(3.7, 4.9), yaw_rad=(np.pi if lane > 0 else 0) + stage.uniform(-0.06, 0.06))
+        place = vector(lane * half_road * stage.uniform(0.3, 0.6), 0, -stage.uniform(7, 60))
+        yaw_rad = (np.pi if lane > 0 else 0) + stage.uniform(-0.06, 0.06)
+        stage.thing("car", place, width_m=stage.uniform(3.7, 4.9), yaw_rad=yaw_rad)
     if stage.chance(0.3):
         stage.person(vector(stage.uniform(-0.8, 0.8) * half_road, 0, -stage.uniform(4, 16)), position)
     if not driving and stage.chance(0.35):
@@ -48,7 +61,9 @@ def street(stage: Stage) -> Shot:
 
 
 def _road(stage: Stage, half_road: float) -> None:
-    stage.quad(vector(-150, -0.03, 30), vector(300, 0, 0), vector(0, 0, -330), stage.textured(VERGES, stage.uniform(2, 5)))
+    stage.quad(
+        vector(-150, -0.03, 30), vector(300, 0, 0), vector(0, 0, -330), stage.textured(VERGES, stage.uniform(2, 5))
+    )
     road = stage.textured(ROADS, stage.uniform(2, 5), stage.pick([0, 0, 0.1]), recolour=0.05)
     stage.quad(vector(-half_road, 0, 30), vector(2 * half_road, 0, 0), vector(0, 0, -280), road)
     paint = stage.plain(0.5, 0.8)
@@ -81,7 +96,13 @@ def _roadside(stage: Stage, shot: Shot, side: int, half_road: float, pavement: f
         else:
             group = stage.pick(["house", "building"])
             yaw = stage.pick([0.0, np.pi]) - side * np.pi / 2
-            stage.thing(group, vector(side * (near + wide / 2), 0, z - wide / 2), height_m=stage.uniform(5, 14), yaw_rad=yaw, tile_m=2.5)
+            stage.thing(
+                group,
+                vector(side * (near + wide / 2), 0, z - wide / 2),
+                height_m=stage.uniform(5, 14),
+                yaw_rad=yaw,
+                tile_m=2.5,
+            )
         z -= wide + stage.pick([0.0, 0.0, stage.uniform(1, 10)])
     for z in np.arange(stage.uniform(-9, -4), -90, -stage.uniform(5.2, 16)):
         if stage.chance(0.5):
@@ -140,7 +161,12 @@ def _block(stage: Stage, side: int, near: float, z: float, wide: float) -> None:
         for floor in range(1, floors + 1):
             stage.box(vector(side * (near - 0.06), floor * 3 - 0.15, z - wide / 2), vector(0.25, 0.2, wide), trim)
     if stage.chance(0.4):  # a shop
-        stage.quad(vector(side * (near - 0.05), 0.3, z - 0.95 * wide), vector(0, 0, 0.9 * wide), vector(0, 2.2, 0), stage.picture())
+        stage.quad(
+            vector(side * (near - 0.05), 0.3, z - 0.95 * wide),
+            vector(0, 0, 0.9 * wide),
+            vector(0, 2.2, 0),
+            stage.picture(backdrop=True),
+        )
         if stage.chance(0.6):
             stage.box(vector(side * (near - 0.6), 2.7, z - wide / 2), vector(1.2, 0.08, wide * 0.9), stage.plain())
     if stage.chance(0.4):
@@ -161,7 +187,10 @@ def tree(stage: Stage, place: Vector, height_m: float) -> None:
     middle = vector(0, height_m * stage.uniform(0.6, 0.72), 0)
     spread = np.array([stage.uniform(0.12, 0.28), 0.0, 0.0]) * height_m
     spread[1], spread[2] = height_m * stage.uniform(0.14, 0.22), spread[0]
-    gain, season = stage.uniform(0.6, 1.5), stage.rng.normal(0, 0.12, 3) if stage.chance(0.8) else np.array([0.8, 0.1, -0.4])
+    gain, season = (
+        stage.uniform(0.6, 1.5),
+        stage.rng.normal(0, 0.12, 3) if stage.chance(0.8) else np.array([0.8, 0.1, -0.4]),
+    )
     size, soups = height_m * stage.uniform(0.14, 0.24), []
     for _ in range(stage.count(35, 80)):
         turn = random_turn(stage.rng)
@@ -196,7 +225,9 @@ def landscape(stage: Stage, near_people: bool = False) -> Shot:
     for _ in range(stage.count(3, 35)):
         z = -1.6 - 50 * stage.rng.random() ** 1.5
         x = stage.uniform(-1, 1) * (2 + abs(z) * 0.8)
-        group, low, high = stage.pick([("bush", 0.2, 1.4), ("rock", 0.2, 1.6), ("rock", 0.1, 0.6), ("bush", 0.1, 0.5), ("street", 0.3, 0.8)])
+        group, low, high = stage.pick(
+            [("bush", 0.2, 1.4), ("rock", 0.2, 1.6), ("rock", 0.1, 0.6), ("bush", 0.1, 0.5), ("street", 0.3, 0.8)]
+        )
         stage.thing(group, vector(x, ground(x, z) - 0.05, z), height_m=stage.uniform(low, high))
     for _ in range(stage.pick([0, 0, 1, 2, 4])):
         z = -stage.uniform(12, 90)
@@ -241,10 +272,9 @@ def _terrain(stage: Stage) -> Ground:
         row = float(np.interp(at_z, reach - 100, np.arange(count)))
         i, j = min(int(row), count - 2), min(int(column), count - 2)
         v, u = row - i, column - j
-        # the two triangles of a cell, as `faces` below cuts them
-        if v <= u:
-            return float(height[i, j] + u * (height[i, j + 1] - height[i, j]) + v * (height[i + 1, j + 1] - height[i, j + 1]))
-        return float(height[i, j] + v * (height[i + 1, j] - height[i, j]) + u * (height[i + 1, j + 1] - height[i + 1, j]))
+        a, b, c, d = height[i, j], height[i, j + 1], height[i + 1, j + 1], height[i + 1, j]
+        # the two triangles of a cell, as the faces below cut it
+        return float(a + u * (b - a) + v * (c - b)) if v <= u else float(a + v * (d - a) + u * (c - d))
 
     points = np.stack([x, height, z], axis=-1).reshape(-1, 3)
     index = np.arange(count * count).reshape(count, count)

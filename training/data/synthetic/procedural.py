@@ -44,7 +44,9 @@ def _boxes(rng: np.random.Generator, parts: list[Part]) -> Model:
 def turned(rng: np.random.Generator, radii: list[float], heights: list[float]) -> Model:
     """A turned body through the given points, a little different each time."""
     scale = 1 + 0.15 * rng.normal(size=len(radii))
-    return model_of(lathe(np.array(radii) * scale.clip(0.5, 1.5), np.array(heights), _colour(rng), 0, _ORIGIN, _UPRIGHT))
+    return model_of(
+        lathe(np.array(radii) * scale.clip(0.5, 1.5), np.array(heights), _colour(rng), 0, _ORIGIN, _UPRIGHT)
+    )
 
 
 def vessel(rng: np.random.Generator) -> Model:
@@ -67,7 +69,9 @@ def ball(rng: np.random.Generator) -> Model:
     """A ball or an egg."""
     angle = np.linspace(-np.pi / 2, np.pi / 2, 13)
     stretch = rng.uniform(0.7, 1.3)
-    return model_of(lathe(np.cos(angle).clip(0) * 0.5, np.sin(angle) * 0.5 * stretch, _colour(rng), 0, _ORIGIN, _UPRIGHT))
+    return model_of(
+        lathe(np.cos(angle).clip(0) * 0.5, np.sin(angle) * 0.5 * stretch, _colour(rng), 0, _ORIGIN, _UPRIGHT)
+    )
 
 
 def ring(rng: np.random.Generator) -> Model:
@@ -154,7 +158,9 @@ def lamp(rng: np.random.Generator) -> Model:
 def tree(rng: np.random.Generator) -> Model:
     """A trunk with a crown of spheres or cones."""
     high = rng.uniform(0.3, 0.5)
-    trunk = lathe(np.array([0.05, 0.03, 0.0]), np.array([0.0, 0.7, 0.9]), Material((0.12, 0.08, 0.05)), 0, _ORIGIN, _UPRIGHT)
+    trunk = lathe(
+        np.array([0.05, 0.03, 0.0]), np.array([0.0, 0.7, 0.9]), Material((0.12, 0.08, 0.05)), 0, _ORIGIN, _UPRIGHT
+    )
     parts, green = [trunk], Material((0.05, float(rng.uniform(0.1, 0.25)), 0.03))
     angle = np.linspace(-np.pi / 2, np.pi / 2, 9)
     for _ in range(6):
@@ -166,10 +172,8 @@ def tree(rng: np.random.Generator) -> Model:
 
 def rock(rng: np.random.Generator) -> Model:
     """A lumpy stone."""
-    angle = np.linspace(-np.pi / 2, np.pi / 2, 9)
     shape = ball(rng)
     lumps = 1 + 0.25 * np.sin(shape.vertices @ rng.normal(0, 5, (3, 3))).sum(axis=1, keepdims=True) / 3
-    del angle
     return standing(
         Model(
             (shape.vertices * lumps * rng.uniform(0.6, 1.2, 3)).astype(np.float32),
@@ -259,6 +263,4 @@ MAKERS: dict[str, tuple[Callable[[np.random.Generator], Model], ...]] = {
 
 def drawn_models(rng: np.random.Generator, per_maker: int) -> dict[str, list[Model]]:
     """Models of every group without any file."""
-    return {
-        group: [make(rng) for make in makers for _ in range(per_maker)] for group, makers in MAKERS.items()
-    }
+    return {group: [make(rng) for make in makers for _ in range(per_maker)] for group, makers in MAKERS.items()}

@@ -81,7 +81,7 @@ def build_scene(
 
 
 def acceptable(scene: Scene, view: View) -> bool:
-    """Whether the view shows something: depth in 15 % of it, not all of it too near, no object over 60 % but the ground."""
+    """Whether the view shows something: 15 % with depth, not all too near, no single near object over 60 % of it."""
     seen = view.inverse_depth > 0
     if seen.mean() < _LEAST_DEPTH or np.median(view.inverse_depth) > 1 / scene.shot.nearest_m:
         return False

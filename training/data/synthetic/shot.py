@@ -77,9 +77,7 @@ def outdoor(stage: Stage, fog: bool = True) -> tuple[tuple[Light, ...], Sky]:
         sun, cover, grey = np.array([0.8, 0.9, 1.1]) * stage.uniform(0.02, 0.15), 0.3, 0.1
     tint = 1 + 0.06 * stage.rng.normal(size=3)
     zenith, horizon = zenith * tint * stage.uniform(0.7, 1.2), horizon * tint * stage.uniform(0.8, 1.15)
-    direction = np.array(
-        [np.cos(azimuth) * np.cos(elevation), np.sin(elevation), np.sin(azimuth) * np.cos(elevation)]
-    )
+    direction = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(elevation), np.sin(azimuth) * np.cos(elevation)])
     place = (float(direction[0]), float(direction[1]), float(direction[2]))
     light = Light(place, _colour(sun), stage.uniform(0.01, 0.06), sun=True)
     ground = _colour((zenith + horizon) * stage.uniform(0.1, 0.2))

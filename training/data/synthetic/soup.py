@@ -1,6 +1,7 @@
 """Triangle soups: arrays with one row per triangle, and the primitives that make them. Metres, y up."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,11 +68,11 @@ def join(soups: list[Soup]) -> Soup:
 
 
 def make_soup(
-    corners: npt.NDArray[np.floating],
-    uv: npt.NDArray[np.floating],
+    corners: npt.NDArray[np.floating[Any]],
+    uv: npt.NDArray[np.floating[Any]],
     material: Material,
     identity: int,
-    normals: npt.NDArray[np.floating] | None = None,
+    normals: npt.NDArray[np.floating[Any]] | None = None,
     person: bool = False,
 ) -> Soup:
     """Triangles (T, 3, 3) of one material; flat normals unless `normals` (T, 3, 3) are given."""
@@ -91,20 +92,20 @@ def make_soup(
     )
 
 
-def face_normals(corners: npt.NDArray[np.floating]) -> Vector:
+def face_normals(corners: npt.NDArray[np.floating[Any]]) -> Vector:
     """Unit normals, float64 (T, 3), of triangles (T, 3, 3)."""
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).astype(np.float64)
     return np.asarray(across / np.linalg.norm(across, axis=1, keepdims=True).clip(1e-12))
 
 
-def planar_uv(corners: npt.NDArray[np.floating], normals: npt.NDArray[np.floating], tile_m: float) -> Vector:
+def planar_uv(corners: npt.NDArray[np.floating[Any]], normals: npt.NDArray[np.floating[Any]], tile_m: float) -> Vector:
     """Texture co-ordinates (T, 3, 2) by projection along the dominant axis of each triangle's normal (T, 3)."""
     axis = np.abs(normals).argmax(axis=1)
     first, second = np.array([2, 0, 0])[axis], np.array([1, 2, 1])[axis]
     rows = np.arange(len(corners))[:, None]
     u = corners[rows, np.arange(3)[None], first[:, None]]
     v = -corners[rows, np.arange(3)[None], second[:, None]]
-    return np.stack([u, v], axis=-1) / tile_m
+    return np.asarray(np.stack([u, v], axis=-1) / tile_m)
 
 
 def quad(
@@ -156,9 +157,9 @@ def lathe(
 
 
 def grid(
-    points: npt.NDArray[np.floating],
-    normals: npt.NDArray[np.floating],
-    uv: npt.NDArray[np.floating],
+    points: npt.NDArray[np.floating[Any]],
+    normals: npt.NDArray[np.floating[Any]],
+    uv: npt.NDArray[np.floating[Any]],
     material: Material,
     identity: int,
 ) -> Soup:

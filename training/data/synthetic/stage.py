@@ -87,9 +87,9 @@ class Stage:
         """A material with any tile."""
         return self.textured(sorted(self.library.tiles), tile_m, recolour=0.3)
 
-    def picture(self, emission: float = 0.0) -> Material:
-        """A poster, photograph or screen, stretched over the surface once."""
-        layer = self.pick(self.library.pictures)
+    def picture(self, emission: float = 0.0, backdrop: bool = False) -> Material:
+        """A poster, photograph or screen, stretched over the surface once; a `backdrop` shows no people."""
+        layer = self.pick(self.library.backdrops if backdrop else self.library.pictures)
         self._note(layer)
         brightness = self.uniform(0.6, 1.0)
         return Material((brightness, brightness, brightness), layer, 0.0, 0.1, emission)
@@ -105,7 +105,7 @@ class Stage:
             return self.textured(OBJECT_LOOKS, tile_m, gloss=self.pick([0.0, 0.0, 0.2]), recolour=0.5)
         if choice < 0.7:
             return self.any_texture(tile_m)
-        return self.plain(gloss=self.pick([0.0, 0.1, 0.4])) if choice < 0.85 else self.picture()
+        return self.plain(gloss=self.pick([0.0, 0.1, 0.4])) if choice < 0.85 else self.picture(backdrop=True)
 
     def quad(self, origin: Vector, along: Vector, up: Vector, material: Material) -> None:
         """A parallelogram with its lower left corner at `origin`."""
@@ -234,7 +234,7 @@ class Stage:
         tall = height_m if cutout.whole else float(np.clip(self.uniform(0.48, 0.6) / cutout.aspect, 0.3, 1.1))
         width = tall * cutout.aspect * self.pick([-1, 1])
         foot = np.asarray(position) + vector(0, height_m - tall, 0)
-        gain = self.uniform(0.7, 1.2)
+        gain = float(np.clip(self.uniform(0.25, 0.5) / self.library.atlas.means[cutout.layer].mean(), 0.8, 3.0))
         material = Material((gain, gain, gain), cutout.layer, 0.0)
         corners_from = foot - across * width / 2
         soup = quad(corners_from, across * width, vector(0, tall, 0), material, self._identity())

@@ -18,7 +18,7 @@ def disparity_px(inverse_depth: Floats, focal_baseline: float) -> Floats:
 
 def occluded(left: Floats, right: Floats, focal_baseline: float) -> npt.NDArray[np.bool_]:
     """Left pixels that are hidden from, or outside of, the right picture, bool (H, W); inverse depths (H, W) in 1/m."""
-    height, width = left.shape
+    width = left.shape[1]
     disparity = disparity_px(left, focal_baseline)
     x = np.rint(np.arange(width) - disparity).astype(np.int64)
     outside = x < 0

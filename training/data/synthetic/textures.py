@@ -75,7 +75,7 @@ class Atlas:
         right, down = (left + 1) & (side - 1), (up + 1) & (side - 1)
 
         def at(rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Floats:
-            return _LINEAR[self.texels[offset + rows * side + columns, :3]]
+            return np.asarray(_LINEAR[self.texels[offset + rows * side + columns, :3]])
 
         above = at(up, left) * (1 - fx) + at(up, right) * fx
         below = at(down, left) * (1 - fx) + at(down, right) * fx
@@ -90,7 +90,7 @@ class Atlas:
 
 
 def build_atlas(groups: Sequence[Bytes]) -> Atlas:
-    """Atlas of groups of equally large textures, each uint8 (n, S, S, 3 or 4) with S a power of two; layers in order."""
+    """Atlas of groups of textures, each uint8 (n, S, S, 3 or 4) with S a power of two; layers in order."""
     texels: list[Bytes] = []
     offsets, sizes, means, cutouts = [], [], [], []
     start, levels = 0, 1 + max(int(np.log2(group.shape[1])) for group in groups)

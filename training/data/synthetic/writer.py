@@ -24,7 +24,7 @@ from training.data.synthetic.stereo import disparity_px
 if TYPE_CHECKING:
     from training.data.synthetic.generator import Rendering
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised with every change of what a seed looks like."""
 _LEVELS = 65535
 _SEEDS_PER_FOLDER = 1000
@@ -45,6 +45,8 @@ def write_scene(root: Path, rendering: "Rendering") -> Path:
     scene, view = rendering.scene, rendering.view
     path = scene_path(root, scene.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for old in path.parent.glob(f"{path.stem}.*"):  # left by a run that was stopped
+        old.unlink()
     quality = [cv2.IMWRITE_JPEG_QUALITY, scene.finish.jpeg_quality]
     scale = max(float(view.inverse_depth.max()), 1e-6) / _LEVELS
     height, width = scene.camera.size
