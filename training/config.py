@@ -1,6 +1,7 @@
 """Recipes: one flat YAML file is one complete training run."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,14 @@ class TrainConfig:
                 raise TrainingError(f"size {height}x{width}: both must be multiples of 32, the encoder's stride")
         if not self.sources or min(self.sources.values()) <= 0:
             raise TrainingError("sources needs at least one entry, each with a chance above 0")
+
+    def without(self, sources: Sequence[str]) -> "TrainConfig":
+        """The recipe less some of its sources; TrainingError when it does not have one of them."""
+        unknown = sorted(set(sources) - set(self.sources))
+        if unknown:
+            raise TrainingError(f"no source {', '.join(unknown)} to leave out; there are {', '.join(self.sources)}")
+        left = {name: chance for name, chance in self.sources.items() if name not in sources}
+        return dataclasses.replace(self, sources=left)
 
     def flat(self) -> dict[str, Any]:
         """Plain values, as the YAML file has them."""

@@ -63,14 +63,14 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             values = x.float()
-            sums = torch.stack((values.sum((0, 2, 3)), values.square().sum((0, 2, 3))))
             count = values.numel() // values.shape[1] * world_size()
-            mean, square = all_reduce(sums) / count
-            variance = (square - mean.square()).clamp(min=0)
+            # the mean first: a mean of squares less a squared mean would lose half of the digits
+            mean = all_reduce(values.sum((0, 2, 3))) / count
+            centred = values - mean[:, None, None]
+            variance = all_reduce(centred.square().sum((0, 2, 3))) / count
             self._follow(mean.detach(), variance.detach() * count / (count - 1))
             gain = self.weight * torch.rsqrt(variance + self.eps)
-            shift = self.bias - mean * gain
-            return (values * gain[:, None, None] + shift[:, None, None]).to(x.dtype)
+            return (centred * gain[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:

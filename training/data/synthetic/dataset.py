@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training.data.person import IGNORE
 from training.data.sample import BrokenSampleError, Sample, read_gray, read_rgb
 from training.errors import TrainingError
 
@@ -29,7 +30,7 @@ def read_scene(path: Path) -> Sample:
     """The sample of one JSON file.
 
     `inverse_depth` is float32 in 1/m, everywhere at least 1/500 (the sky's value), so every pixel has data. `person` is
-    the share of the pixel that shows a person, 0..255, soft at the edges: 127 does not mean "ignore" here.
+    the share of the pixel that shows a person, 0..255, soft at the edges; 127, which would mean "ignore", becomes 128.
 
     Raises:
         BrokenSampleError: A file is missing or damaged.
@@ -53,5 +54,6 @@ def read_scene(path: Path) -> Sample:
         scene=path.stem,
         image=image,
         inverse_depth=np.maximum(stored.astype(np.float32) * scale, SKY_PER_M).astype(np.float32),
-        person=person,
+        person=np.where(person == IGNORE, IGNORE + 1, person).astype(np.uint8),
+        shift_known=True,
     )
