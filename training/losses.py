@@ -19,7 +19,7 @@ _FARTHEST = 100.0  # times the nearest depth of a picture; beyond, everything is
 
 @dataclass(frozen=True)
 class DepthLoss:
-    """The parts of the depth loss, means over `pictures`; zero, with a gradient of zero, where a batch holds no depth."""
+    """The parts of the depth loss, means over `pictures`; zero, with a gradient of zero, without any depth."""
 
     ssi: Tensor
     gradient: Tensor

@@ -100,9 +100,9 @@ def readers(root: Path, labels: Path | None, scenes: Path | None = None) -> Iter
     """Readers of everything this package trains on below the data folder `root`.
 
     Sources are the folders of `rgbd/` and `stereo_seq/`, the training sets of `truth_person/`, `photos_permissive`
-    (the folders of `photos/` whose repositories' licences are permissive), `photos` (the others), and `synthetic_cc0` and
-    `synthetic_photo` of the folder `scenes`. Teacher labels from `labels` join the pairs and the photos; a photo or
-    stereo frame without one is of no use and is not listed.
+    (the folders of `photos/` whose repositories' licences are permissive), `photos` (the others), and `synthetic_cc0`
+    and `synthetic_photo` of the folder `scenes`. Teacher labels from `labels` join the pairs and the photos; a photo
+    or stereo frame without one is of no use and is not listed.
     """
     if not root.is_dir():
         raise TrainingError(f"data folder not found: {root}; give it with --data")

@@ -24,7 +24,7 @@ class Sample:
         scene: Frames of one scene share it; splits never cut a scene.
         image: uint8 (H, W, 3) RGB.
         inverse_depth: float32 (H, W), relative inverse depth, larger = nearer, 0 = no data; None without truth.
-        person: uint8 (H, W), share of the pixel that shows a person, 255 all, 0 nothing; 127 ignore; None without truth.
+        person: uint8 (H, W), how much of the pixel shows a person, 255 all, 0 nothing; 127 ignore; None without truth.
         shift_known: Whether `inverse_depth` 0 is infinitely far; a stored colour map has lost its shift.
     """
 

@@ -3,7 +3,7 @@
 All randomness comes from the generator that is passed in, so that a step of training can be repeated exactly.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -113,7 +113,7 @@ def whole_map(source: Size, target: Size) -> npt.NDArray[np.float64]:
 
 
 def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item:
-    """`sample` through `mapping`: beyond its border the picture repeats its edge pixels, as in the service, without truth.
+    """`sample` through `mapping`; beyond its border the picture repeats its edge pixels, as in the service, truth ends.
 
     Depth takes the nearest pixel, because a mean of near and far is neither and a mean with "no data" is wrong.
     Person labels become probabilities, and any touch of an unlabelled pixel makes the result unlabelled.

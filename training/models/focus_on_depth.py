@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 _WITHOUT_HALF = 4  # features of an encoder that begins at 1/4, as vision transformers' reassembly does
 
 

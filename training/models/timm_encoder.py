@@ -3,6 +3,8 @@
 timm is imported when one is built, because it brings torchvision along; the other networks do without.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ def fold_batch_norm(module: nn.Module) -> None:
     Saves a quarter of a training step on CPU; the norm of ImageNet's statistics is as good as a bias here.
     """
     children = list(module.named_children())
-    for (name, child), (after, following) in zip(children, children[1:], strict=False):
+    for (name, child), (after, following) in pairwise(children):
         if isinstance(child, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
             mean, variance = following.running_mean, following.running_var
             if mean is None or variance is None:
