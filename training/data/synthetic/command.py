@@ -20,6 +20,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--photos", type=Path, nargs="+", default=(), help="photo folders for posters, backdrops")
     command.add_argument("--people", type=Path, nargs="+", default=(), help="folders of NAME.jpg with NAME_mask.png")
     command.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    command.add_argument("--sheet", type=Path, help="picture of the first 32 scenes of OUT, .jpg or .png")
     command.set_defaults(run=run)
 
 
@@ -37,7 +38,9 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         import cv2
 
+        from training.data.synthetic.dataset import read_scenes
         from training.data.synthetic.generator import Order, render_all
+        from training.data.synthetic.sheet import write_sheet
     except ImportError as error:
         raise TrainingError(f"{error.name} is not installed: pip install -e '.[training]'") from error
 
@@ -46,6 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.out, size, arguments.stereo, arguments.assets, tuple(arguments.photos), tuple(arguments.people)
     )
     print(render_all(order, range(arguments.seed, arguments.seed + arguments.count), arguments.workers))
+    if arguments.sheet:
+        write_sheet(list(read_scenes(arguments.out)), arguments.sheet)
 
 
 def parse_size(text: str) -> tuple[int, int]:

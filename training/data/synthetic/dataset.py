@@ -30,7 +30,8 @@ def read_scene(path: Path) -> Sample:
     """The sample of one JSON file.
 
     `inverse_depth` is float32 in 1/m, everywhere at least 1/500 (the sky's value), so every pixel has data. `person` is
-    the share of the pixel that shows a person, 0..255, soft at the edges; 127, which would mean "ignore", becomes 128.
+    the share of the pixel that shows a person, soft at the edges: 0, 64, 128, 191 or 255, never the 127 that means
+    "ignore" elsewhere.
 
     Raises:
         BrokenSampleError: A file is missing or damaged.
