@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
 from service.contract import NETWORK_SIZES, Size
 from training.errors import TrainingError
+from training.losses import DepthForm
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class TrainConfig:
         ema_decay: Of the averaged weights, which are the ones validated and exported.
         bf16: Whether the network runs in bfloat16 while training (losses stay float32).
         trim: Share of the depth residuals that is left out.
-        depth_weight: Of the trimmed scale-and-shift-invariant term.
+        depth_weight: Of the scale-and-shift-invariant term.
         gradient_weight: Of the multi-scale gradient term.
         log_weight: Of the aligned log-depth term, for targets whose shift is known.
         person_weight: Of the person cross-entropy.
@@ -48,6 +49,7 @@ class TrainConfig:
         validate_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
         sources: Relative chance of each source of samples.
+        depth_form: Of the scale-and-shift-invariant term: `trimmed`, or `mse` as FocusOnDepth's code has it.
     """
 
     model: str
@@ -80,7 +82,8 @@ class TrainConfig:
     paste: float
     validate_every: int
     checkpoint_every: int
-    sources: dict[str, float] = field(default_factory=dict)
+    sources: dict[str, float]
+    depth_form: DepthForm = "trimmed"
 
     def __post_init__(self) -> None:
         """Refuses values that cannot work together."""
@@ -114,7 +117,8 @@ def parse_config(values: Any, origin: str) -> TrainConfig:
     """Checks plain values and makes the config.
 
     Args:
-        values: What the YAML file holds. `final_sizes: served` stands for the sizes of the service.
+        values: What the YAML file holds. `final_sizes: served` stands for the sizes of the service. A key may be left
+            out where `TrainConfig` has a default, so that checkpoints from before the key was there stay readable.
         origin: File name for messages.
 
     Raises:
@@ -123,7 +127,8 @@ def parse_config(values: Any, origin: str) -> TrainConfig:
     if not isinstance(values, dict):
         raise TrainingError(f"{origin}: expected one mapping of keys to values")
     fields = {f.name: f.type for f in dataclasses.fields(TrainConfig)}
-    unknown, missing = sorted(set(values) - set(fields)), sorted(set(fields) - set(values))
+    needed = {f.name for f in dataclasses.fields(TrainConfig) if f.default is MISSING}
+    unknown, missing = sorted(set(values) - set(fields)), sorted(needed - set(values))
     if unknown:
         raise TrainingError(f"{origin}: unknown key {', '.join(unknown)}; known: {', '.join(fields)}")
     if missing:
@@ -138,6 +143,10 @@ def _read_value(value: Any, wanted: Any, where: str) -> Any:
         return float(value)
     if wanted in (int, bool, str) and type(value) is wanted:
         return value
+    if get_origin(wanted) is Literal:
+        if value in get_args(wanted):
+            return value
+        raise TrainingError(f"{where} is {value!r}: expected {' or '.join(get_args(wanted))}")
     try:
         if wanted == dict[str, float]:
             return {str(key): float(chance) for key, chance in value.items()}

@@ -1,12 +1,14 @@
-"""Losses: scale-and-shift-invariant depth with trimming and gradients, person cross-entropy and Dice.
+"""Losses: scale-and-shift-invariant depth with trimming and gradients, metric depth, person cross-entropy and Dice.
 
 Depth: Ranftl et al., "Towards Robust Monocular Depth Estimation" (MiDaS), arXiv:1907.01341, equations 5 to 11.
 Prediction and target are each brought to median 0 and mean absolute deviation 1 over *valid* pixels, and the trimmed
 form really drops the largest residuals; both go wrong in widely copied code (isl-org/MiDaS issues 73 and 93).
-Unlike a least-squares alignment, this one cannot turn far into near: its scale is positive by construction.
+Unlike a least-squares alignment, this one cannot turn far into near: its scale is positive by construction. The
+least-squares form, `ssi_mse`, is what the code of FocusOnDepth runs in its place.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,10 @@ from torch import Tensor
 _MIN_VALID = 64  # pixels; below, median and deviation say nothing
 _EPSILON = 1e-6
 _FARTHEST = 100.0  # times the nearest depth of a picture; beyond, everything is background
+_NEAREST_M = 1e-3  # smallest depth that has a logarithm (the lower cap of the NYU and KITTI protocols)
+
+DepthForm = Literal["trimmed", "mse"]
+"""Of the depth loss: trimmed and median-aligned as the MiDaS paper has it, or least squares as FocusOnDepth's code."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,38 @@ def trimmed_mean(residual: Tensor, trim: float) -> Tensor:
     # kthvalue is several times faster than a sort; ties at the threshold are all kept
     threshold = residual.detach().kthvalue(kept).values
     return residual[residual <= threshold].sum() / count
+
+
+def ssi_residual(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """What least squares leaves: scale * prediction + shift - target, the best scale and shift over valid pixels.
+
+    The alignment of MiDaS' first version (arXiv:1907.01341v1), which FocusOnDepth's code still has. The scale may be
+    negative, so that a prediction which takes far for near is as good as its mirror image, and a constant prediction
+    has no gradient at all: start from weights that know better, or take the trimmed form.
+
+    Args:
+        prediction: (H, W) float32.
+        target: (H, W) float32.
+        valid: (H, W) bool, at least one True.
+
+    Returns:
+        (H, W), differentiable through scale and shift; invalid pixels are aligned alike.
+    """
+    p, t = prediction[valid], target[valid]
+    centred, mean = p - p.mean(), t.mean()
+    scale = (centred * (t - mean)).sum() / (centred.square().sum() + _EPSILON)
+    return scale * (prediction - p.mean()) + mean - target
+
+
+def ssi_mse(residual: Tensor, valid: Tensor) -> Tensor:
+    """Sum of the squared residuals of one picture over twice its count of valid pixels (FocusOnDepth's data term).
+
+    Args:
+        residual: (H, W), of `ssi_residual`.
+        valid: (H, W) bool, at least one True.
+    """
+    inside = residual[valid]
+    return inside.square().sum() / (2 * inside.numel())
 
 
 def gradient_term(residual: Tensor, valid: Tensor, scales: int = 4) -> Tensor:
@@ -110,15 +148,24 @@ def aligned_log_term(prediction: Tensor, target: Tensor, valid: Tensor, trim: fl
     return trimmed_mean((aligned.log() - torch.maximum(t, floor).log()).abs(), trim)
 
 
-def depth_loss(prediction: Tensor, target: Tensor, trim: float, shift_known: Tensor | None = None) -> DepthLoss:
-    """Trimmed scale-and-shift-invariant loss, its gradient term and the log term, in inverse depth.
+def depth_loss(
+    prediction: Tensor,
+    target: Tensor,
+    trim: float,
+    shift_known: Tensor | None = None,
+    form: DepthForm = "trimmed",
+) -> DepthLoss:
+    """Scale-and-shift-invariant loss, its gradient term and the log term, in inverse depth.
 
     Args:
         prediction: (B, H, W) float, relative inverse depth.
         target: (B, H, W) float, relative inverse depth, 0 = no data. Pictures with fewer than 64 valid pixels or
             without any variation do not count.
-        trim: Share of each picture's pixels with the largest residuals that is left out of the first part.
+        trim: Share of each picture's pixels with the largest residuals that is left out of the first part, if that is
+            trimmed, and of the log term.
         shift_known: (B,) bool, pictures whose target has its zero at infinity; the log term is theirs. None = none.
+        form: Of the first part. `mse` measures targets in shares of the picture's largest, so that their unit does
+            not matter.
 
     Returns:
         Means over the pictures that count.
@@ -128,8 +175,12 @@ def depth_loss(prediction: Tensor, target: Tensor, trim: float, shift_known: Ten
     for index, (p, t, v) in enumerate(zip(prediction.float(), target, valid, strict=True)):
         if int(v.sum()) < _MIN_VALID or float(t[v].max() - t[v].min()) < _EPSILON:
             continue
-        residual = normalise(p, v) - normalise(t, v)
-        parts.append(trimmed_mean(residual[v].abs(), trim) / 2)
+        if form == "mse":
+            residual = ssi_residual(p, t / t.max(), v)
+            parts.append(ssi_mse(residual, v))
+        else:
+            residual = normalise(p, v) - normalise(t, v)
+            parts.append(trimmed_mean(residual[v].abs(), trim) / 2)
         residuals.append(residual)
         masks.append(v)
         if shift_known is not None and bool(shift_known[index]):
@@ -141,6 +192,34 @@ def depth_loss(prediction: Tensor, target: Tensor, trim: float, shift_known: Ten
     # divided by all that count, so that a picture's weight does not depend on the company it is in
     log = torch.stack(logs).sum() / len(parts) if logs else zero
     return DepthLoss(torch.stack(parts).mean(), gradient, log, len(parts))
+
+
+def silog(prediction: Tensor, target: Tensor, alpha: float = 10.0, variance_focus: float = 0.85) -> Tensor:
+    """Scale-invariant logarithmic loss of metric depth.
+
+    Eigen et al., arXiv:1406.2283, in the form of Lee et al. (BTS), arXiv:1907.10326: alpha times the root of
+    mean(g^2) - variance_focus * mean(g)^2, with g = log prediction - log target. Its known ways to NaN are closed: it
+    runs in float32 whatever autocast says, predictions below a millimetre count as one, and the root never sees 0.
+
+    Args:
+        prediction: (B, H, W) depth, metres.
+        target: (B, H, W) depth, metres, 0 = no data. Pictures with fewer than 64 valid pixels do not count.
+        alpha: Factor.
+        variance_focus: 1 forgives a wrong scale, 0 does not.
+
+    Returns:
+        Scalar: mean over the pictures that count; zero, with a gradient of zero, where none does.
+    """
+    values = []
+    with torch.autocast(prediction.device.type, enabled=False):
+        for p, t in zip(prediction.float(), target.float(), strict=True):
+            valid = t > 0
+            if int(valid.sum()) < _MIN_VALID:
+                continue
+            g = p[valid].clamp(min=_NEAREST_M).log() - t[valid].clamp(min=_NEAREST_M).log()
+            spread = g.square().mean() - variance_focus * g.mean().square()
+            values.append(alpha * torch.sqrt(spread.clamp(min=0) + _EPSILON))
+        return torch.stack(values).mean() if values else prediction.float().sum() * 0.0
 
 
 @dataclass(frozen=True)

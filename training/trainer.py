@@ -22,8 +22,8 @@ from training.errors import TrainingError
 from training.evaluation import evaluate, predictor
 from training.losses import depth_loss, person_loss
 from training.models import create_model
+from training.models.encoder_weights import load_encoder
 from training.models.focus_on_depth import FocusOnDepth, Served
-from training.models.mobilenet_v2 import load_imagenet
 from training.sheets import panel
 
 LAST = "last.pt"
@@ -39,7 +39,7 @@ def make_network(config: TrainConfig, weights: Path | None) -> FocusOnDepth:
     if config.encoder_weights:
         if weights is None:
             raise TrainingError(f"the recipe starts from {config.encoder_weights}; give its folder with --weights")
-        load_imagenet(network.encoder, weights / config.encoder_weights, config.encoder_sha256)
+        load_encoder(network.encoder, weights / config.encoder_weights, config.encoder_sha256)
     return network
 
 
@@ -88,7 +88,7 @@ def losses(config: TrainConfig, network: nn.Module, batch: Batch) -> dict[str, T
     """`loss` and its named parts, unweighted."""
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=config.bf16):
         inverse_depth, logit = network(batch.image)
-    depth = depth_loss(inverse_depth, batch.inverse_depth, config.trim, batch.shift_known)
+    depth = depth_loss(inverse_depth, batch.inverse_depth, config.trim, batch.shift_known, config.depth_form)
     person = person_loss(logit, batch.person)
     device = batch.image.device
     total = share(depth.pictures, device) * (

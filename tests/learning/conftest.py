@@ -70,6 +70,7 @@ TINY = {
     "clip_norm": 1.0,
     "ema_decay": 0.9,
     "bf16": False,
+    "depth_form": "trimmed",
     "trim": 0.2,
     "depth_weight": 1.0,
     "gradient_weight": 0.5,

@@ -1,14 +1,16 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 import training
 from service.contract import NETWORK_SIZES
-from training.config import load_config, parse_config
+from training.config import TrainConfig, load_config, parse_config
 from training.errors import TrainingError
 from training.models import MODELS
 
-RECIPES = sorted((Path(training.__file__).parent / "configs").glob("*.yaml"))
+RECIPES = sorted((Path(training.__file__).parent / "configs").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -16,6 +18,8 @@ def test_every_recipe_loads(path):
     recipe = load_config(path)
     assert recipe.model in MODELS
     assert not recipe.encoder_weights or len(recipe.encoder_sha256) == 64
+    # one file is one complete run: it must not change when a default does
+    assert set(yaml.safe_load(path.read_text())) == {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 def test_there_are_recipes():
@@ -38,6 +42,8 @@ def test_flat_values_make_the_same_config(tiny):
         ({"steps": True}, "steps is True"),
         ({"bf16": 1}, "bf16 is 1: expected bool"),
         ({"trim": 1.0}, "trim is 1.0"),
+        ({"depth_form": "median"}, "depth_form is 'median': expected trimmed or mse"),
+        ({"depth_form": ["mse"]}, "depth_form is "),
         ({"sizes": [[64, 60]]}, "size 64x60: both must be multiples of 32"),
         ({"sizes": [64, 64]}, "sizes is "),
         ({"final_steps": 9}, "final_steps is 9"),
@@ -55,6 +61,11 @@ def test_missing_key_is_named(tiny_values):
     del tiny_values["seed"]
     with pytest.raises(TrainingError, match=r"recipe.yaml: missing key seed"):
         parse_config(tiny_values, "recipe.yaml")
+
+
+def test_a_key_younger_than_the_checkpoint_takes_its_default(tiny_values):
+    del tiny_values["depth_form"]
+    assert parse_config(tiny_values, "last.pt").depth_form == "trimmed"
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "just words"])
