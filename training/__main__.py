@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from training.errors import TrainingError
 
@@ -34,29 +33,23 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     import torch
 
-    from training.checkpoint import load_checkpoint
-    from training.data.truth import depth_truth, person_truth
-    from training.evaluation import constant, evaluate, predictor, vertical_gradient
-    from training.export import file_sha256, served_network
+    from training import report
+    from training.tables import markdown, write_tables
 
     torch.set_num_threads(arguments.threads)
-    checkpoint = load_checkpoint(arguments.checkpoint)
-    depth, person = list(depth_truth(arguments.data)), list(person_truth(arguments.data))
-    predict = predictor(served_network(checkpoint))
-    result: dict[str, Any] = {
-        "checkpoint_sha256": file_sha256(arguments.checkpoint),
-        "step": checkpoint.step,
-        "depth": evaluate(predict, depth),
-        "person": evaluate(predict, person),
-        "depth_vertical_gradient": evaluate(vertical_gradient, depth),
-        "depth_constant": evaluate(constant, depth),
-    }
-    for part in ("depth", "depth_vertical_gradient", "depth_constant", "person"):
-        print(part)
-        for source, row in result[part].items():
-            print(f"  {source:<16}" + "  ".join(f"{name} {value:.3f}" for name, value in row.items()))
+    ours = report.networks(arguments.checkpoint, arguments.onnx, arguments.size)
+    if not ours:
+        raise TrainingError("nothing to judge; give --checkpoint or --onnx")
+    depth_peers, person_peers = report.peers(arguments.weights, arguments.threads)
+    report.run(ours, depth_peers, person_peers, arguments.data, arguments.rgbd)
+    entries = [*ours, *depth_peers, *person_peers]
     if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(report.document(entries, arguments.size), indent=2) + "\n")
+    text = markdown(entries)
+    if arguments.table:
+        write_tables(text, arguments.table)
+    print(text)
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -66,6 +59,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
     from training.checkpoint import load_checkpoint
     from training.export import Provenance, export, file_sha256, read_photos
+    from training.report import metrics_of
 
     torch.set_num_threads(arguments.threads)
     checkpoint = load_checkpoint(arguments.checkpoint)
@@ -73,11 +67,12 @@ def _export(arguments: argparse.Namespace) -> None:
     metrics = {}
     if arguments.metrics:
         try:
-            metrics = json.loads(arguments.metrics.read_text())
+            found = metrics_of(json.loads(arguments.metrics.read_text()), digest)
         except (OSError, ValueError) as error:
             raise TrainingError(f"metrics {arguments.metrics}: {error}") from error
-        if metrics.pop("checkpoint_sha256", None) != digest:
+        if found is None:
             raise TrainingError(f"metrics {arguments.metrics} are of another checkpoint than {arguments.checkpoint}")
+        metrics = found
     paths = sorted(arguments.photos.rglob("*.jpg"))[: arguments.count] if arguments.photos else []
     if arguments.photos and not paths:
         raise TrainingError(f"no photos (*.jpg) below {arguments.photos}")
@@ -110,6 +105,15 @@ def _label(arguments: argparse.Namespace) -> None:
     print(label_pictures(pictures, arguments.data, arguments.weights, arguments.out))
 
 
+def _size(text: str) -> tuple[int, int]:
+    """`288x384` -> (288, 384); both multiples of 32, the encoder's stride."""
+    height, _, width = text.partition("x")
+    sides = [int(side) for side in (height, width) if side.isdigit()]
+    if len(sides) != 2 or not all(sides) or any(side % 32 for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HxW with multiples of 32, e.g. 288x384")
+    return sides[0], sides[1]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Train and export the served networks.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -124,10 +128,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
     command.set_defaults(run=_train)
 
-    command = commands.add_parser("evaluate", help="judge a checkpoint", description="Judge a checkpoint on the truth.")
-    command.add_argument("--checkpoint", type=Path, required=True, help="e.g. runs/first_network/last.pt")
+    command = commands.add_parser("evaluate", help="judge networks", description="Judge networks beside their peers.")
+    command.add_argument(
+        "--checkpoint", type=Path, action="append", default=[], help="e.g. runs/first_network/last.pt; repeatable"
+    )
+    command.add_argument("--onnx", type=Path, action="append", default=[], help="an exported model.onnx; repeatable")
     command.add_argument("--data", type=Path, required=True, help="data folder, e.g. ../shared/data")
-    command.add_argument("--out", type=Path, help="JSON file for the table")
+    command.add_argument("--weights", type=Path, help="teachers' folder, e.g. ../shared/weights; none without it")
+    command.add_argument("--rgbd", action="append", default=[], metavar="SET", help="judge on rgbd/SET too; repeatable")
+    command.add_argument("--size", type=_size, metavar="HxW", help="input size (default: the served one of each photo)")
+    command.add_argument("--out", type=Path, help="JSON file for all numbers, read by `export --metrics`")
+    command.add_argument("--table", type=Path, help="Markdown page for the tables, kept outside its marks")
     command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
     command.set_defaults(run=_evaluate)
 

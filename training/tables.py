@@ -1,0 +1,104 @@
+"""Markdown tables of an evaluation report, and their place in a page."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from training.errors import TrainingError
+from training.evaluation import MEANS
+from training.report import Entry
+
+BEGIN, END = "<!-- scores: made by `python -m training evaluate --table` -->", "<!-- end of scores -->"
+
+_WORST = 5  # pictures of each network that are listed
+
+Row = dict[str, float]
+Cell = Callable[[Row], str | None]
+
+
+def markdown(entries: Sequence[Entry]) -> str:
+    """Tables of everything that was judged: a row is a source, a column a network or a peer."""
+    depth = [(entry.name, entry.tables.get("depth", {})) for entry in entries]
+    sharp = [(f"{entry.name}, edges=sharp", entry.tables.get("depth_sharp", {})) for entry in entries]
+    edges = [column for pair in zip(depth, sharp, strict=True) for column in pair]
+    pairs = [(entry.name, entry.tables.get("rgbd", {})) for entry in entries]
+    people = [(entry.name, entry.tables.get("person", {})) for entry in entries]
+    blocks = [
+        _block("delta1 (higher is better)", depth, _number("delta1")),
+        _block("AbsRel (lower is better)", depth, _number("abs_rel")),
+        _block("Polarity, and pictures where it is above 0", depth, _polarity),
+        _block("Boundary F1 within 2 pixels (higher is better)", edges, _number("boundary_f1", 3)),
+        _block("Boundary F1, pixel for pixel as Depth Pro has it", edges, _number("boundary_f1_strict", 3)),
+        _block("Pairs of `rgbd`: delta1 / AbsRel / boundary F1", pairs, _pair),
+        _block("Person IoU (higher is better)", people, _number("iou")),
+        _worst(entries),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _number(metric: str, digits: int = 2) -> Cell:
+    def cell(row: Row) -> str | None:
+        return f"{row[metric]:.{digits}f}" if metric in row else None
+
+    return cell
+
+
+def _polarity(row: Row) -> str | None:
+    return f"{row['polarity']:+.2f} ({row['right_polarity']:.0f})" if "polarity" in row else None
+
+
+def _pair(row: Row) -> str | None:
+    if "delta1" not in row:
+        return None
+    edges = f"{row['boundary_f1']:.3f}" if "boundary_f1" in row else "-"
+    return f"{row['delta1']:.2f} / {row['abs_rel']:.2f} / {edges}"
+
+
+def _block(title: str, columns: Sequence[tuple[str, dict[str, Row]]], cell: Cell) -> str:
+    """One table; empty when no column has a value. Means over sources stand last, and `all` only if it says more."""
+    columns = [(name, table) for name, table in columns if any(cell(row) for row in table.values())]
+    found = dict.fromkeys(source for _, table in columns for source in table)
+    means = [name for name in MEANS if name in found and ("rendered" in found or name == "real")]
+    rows = [source for source in found if source not in MEANS and any(cell(t.get(source, {})) for _, t in columns)]
+    if not rows:
+        return ""
+    lines = []
+    for source in [*rows, *means]:
+        count = max(table[source]["pictures"] for _, table in columns if source in table)
+        cells = [cell(table.get(source, {})) or "" for _, table in columns]
+        name = f"**mean, {source}**" if source in MEANS else source
+        lines.append([name, f"{count:.0f}", *cells])
+    return f"### {title}\n" + _table(["source", "pictures", *(name for name, _ in columns)], lines)
+
+
+def _worst(entries: Sequence[Entry]) -> str:
+    lines = []
+    for entry in entries:
+        judged = [score for score in entry.pictures if entry.is_network and "delta1" in score.values]
+        for score in sorted(judged, key=lambda s: s.values["delta1"])[:_WORST]:
+            values = score.values
+            lines.append([entry.name, score.name, f"{values['delta1']:.2f}", f"{values['polarity']:+.2f}"])
+    if not lines:
+        return ""
+    return "### Worst pictures by delta1\n" + _table(["network", "picture", "delta1", "polarity"], lines)
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rule = ["---"] * len(head)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
+
+
+def write_tables(text: str, path: Path) -> None:
+    """Puts tables into a page between its two marks, or makes a page of nothing else.
+
+    Raises:
+        TrainingError: The page is there, but has no marks.
+    """
+    body = f"{BEGIN}\n{text}{END}\n"
+    if path.is_file():
+        before, begin, rest = path.read_text().partition(BEGIN)
+        _, end, after = rest.partition(END + "\n")
+        if not begin or not end:
+            raise TrainingError(f"{path} has no lines '{BEGIN}' and '{END}' for the tables to go between")
+        body = before + body + after
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(body)
