@@ -1,6 +1,6 @@
-"""Labels from teachers: disparity by stereo matching, and people: three published networks vote, and only agreement becomes a label.
+"""Labels from teachers: disparity by stereo matching, and people, whom three published networks vote on.
 
-Teachers, run with OpenVINO: DeepLabV3 on MobileNetV2 (Chen et al., arXiv:1706.05587; Pascal class 15 is person),
+Only what they agree on becomes a label. Teachers, run with OpenVINO: DeepLabV3 on MobileNetV2 (Chen et al., arXiv:1706.05587; Pascal class 15 is person),
 BodyPix (Papandreou et al., PersonLab, arXiv:1803.08225) and MediaPipe selfie segmentation. Their weights and
 licences are listed in the MANIFEST.tsv of the weights folder.
 
@@ -19,8 +19,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from training.data.person import IGNORE, PERSON
-from training.data.sample import BrokenSampleError, read_gray, read_rgb
-from training.data.stereo import SCALE, proxy_disparity
+from training.data.sample import BrokenSampleError, read_rgb
+from training.data.stereo import SCALE, proxy_disparity, read_pair
 from training.errors import TrainingError
 
 DEEPLAB = "deeplabv3_mnv2_pascal_quant.tflite"
@@ -163,7 +163,7 @@ def label_stereo(frames: Iterable[tuple[Path, Path]], root: Path, out: Path) -> 
             counts["kept"] += 1
             continue
         try:
-            disparity = proxy_disparity(read_gray(left), read_gray(right))
+            disparity = proxy_disparity(*read_pair(left, right))
         except BrokenSampleError:
             counts["broken"] += 1
             continue

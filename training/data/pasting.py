@@ -18,7 +18,7 @@ from training.data.transforms import Item
 _MIN_PIXELS = 40  # height of a figure worth cutting out
 _STANDING = 1.6  # height over width, at least
 _HEIGHTS = (0.06, 0.5)  # of a pasted figure, share of the picture's height
-_HALO = 5  # pixels around a pasted figure whose depth is not trusted
+_HALO = 5  # pixels, side of the square around each pasted pixel in which depth is not trusted
 
 
 @dataclass(frozen=True, slots=True)

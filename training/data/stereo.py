@@ -30,6 +30,19 @@ def read_frames(root: Path, source: str) -> Iterator[tuple[Path, Path]]:
         yield left, folder / "right" / left.name
 
 
+def read_pair(left: Path, right: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Both pictures in grey, uint8 (H, W) each.
+
+    Raises:
+        BrokenSampleError: One is unreadable, or they are not of one size and 8 bit.
+    """
+    pictures = read_gray(left), read_gray(right)
+    if pictures[0].shape != pictures[1].shape or any(picture.dtype != np.uint8 for picture in pictures):
+        found = " and ".join(f"{picture.dtype} {picture.shape}" for picture in pictures)
+        raise BrokenSampleError(f"{left} and its right picture: {found}; expected 8 bit of one size")
+    return pictures[0].astype(np.uint8, copy=False), pictures[1].astype(np.uint8, copy=False)
+
+
 def proxy_disparity(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Disparity of a rectified pair by semi-global matching (Hirschmueller, TPAMI 2008; OpenCV's block variant).
 
