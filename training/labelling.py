@@ -1,8 +1,8 @@
 """Labels from teachers: disparity by stereo matching, and people, whom three published networks vote on.
 
-Only what they agree on becomes a label. Teachers, run with OpenVINO: DeepLabV3 on MobileNetV2 (Chen et al., arXiv:1706.05587; Pascal class 15 is person),
-BodyPix (Papandreou et al., PersonLab, arXiv:1803.08225) and MediaPipe selfie segmentation. Their weights and
-licences are listed in the MANIFEST.tsv of the weights folder.
+Only what they agree on becomes a label. Teachers, run with OpenVINO: DeepLabV3 on MobileNetV2 (Chen et al.,
+arXiv:1706.05587; Pascal class 15 is person), BodyPix (Papandreou et al., PersonLab, arXiv:1803.08225) and MediaPipe
+selfie segmentation. Their weights and licences are listed in the MANIFEST.tsv of the weights folder.
 
 A label is uint8 (H, W): 255 person, 0 not, 127 ignore, the convention of `data/truth_person`.
 """

@@ -1,12 +1,16 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from service.imaging.geometry import Letterbox
 from training.data import person, rgbd
 from training.data.bank import Bank, Sampler, fill, is_held_out, readers, reduce
 from training.data.sample import BrokenSampleError, Sample, read_gray, read_rgb
-from training.data.transforms import NO_LABEL, Augmentation, jitter, random_map, view, warp, whole_map
+from training.data.synthetic.dataset import read_scene, read_scenes
+from training.data.transforms import NO_LABEL, Augmentation, jitter, letterbox_map, random_map, view, warp, whole_map
 from training.data.truth import depth_truth
 from training.errors import TrainingError
 
@@ -46,6 +50,63 @@ def test_some_views_are_mirrored_and_some_are_not():
         bool(random_map(np.random.default_rng(s), (60, 80), (64, 96), Augmentation())[0, 0] < 0) for s in range(20)
     }
     assert mirrored == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [((60, 80), (64, 96)), ((90, 61), (64, 96)), ((120, 160), (64, 64)), ((50, 200), (64, 96)), ((64, 96), (64, 96))],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_letterboxed_view_is_what_the_service_makes(source, target, seed):
+    sample = coded(*source)
+    mapping = letterbox_map(np.random.default_rng(seed), source, target)
+    item = warp(sample, mapping, target)
+    mirrored = mapping[0, 0] < 0
+    box = Letterbox.of(*source, target)
+    shown = np.ascontiguousarray(sample.image[:, ::-1]) if mirrored else sample.image
+    # the service averages areas where this interpolates, which is the same on a smooth picture up to rounding
+    assert np.abs(item.image.astype(int) - box.fit(shown)).max() <= 2
+
+    depth = sample.inverse_depth[:, ::-1] if mirrored else sample.inverse_depth
+    content = box.crop(item.inverse_depth)
+    assert (content > 0).all()
+    assert (item.inverse_depth > 0).sum() == content.size
+    assert np.abs(content - cv2.resize(np.ascontiguousarray(depth), content.shape[::-1])).max() < 0.02
+    labelled = box.crop(item.person)[2:-2, 2:-2] >= 0
+    assert labelled.all()
+    padding = np.ones(target, bool)
+    box.crop(padding)[:] = False
+    assert (cv2.erode(padding.astype(np.uint8), np.ones((3, 3)), borderValue=1) * item.person <= 0).all()
+
+
+def test_letterboxed_views_are_mirrored_by_chance():
+    mirrored = {bool(letterbox_map(np.random.default_rng(s), (60, 80), (64, 96))[0, 0] < 0) for s in range(20)}
+    assert mirrored == {True, False}
+
+
+def test_the_strength_says_how_many_views_are_letterboxed():
+    sample = coded(50, 200)
+    # of a 4:1 picture in 1:1, only a letterboxed view has rows without truth
+    shares = [
+        np.mean(
+            [not view(np.random.default_rng(s), sample, (64, 64), strength).inverse_depth[0].any() for s in range(40)]
+        )
+        for strength in (Augmentation(1, 1, 1, 0, share) for share in (0.0, 0.5, 1.0))
+    ]
+    assert shares[0] == 0
+    assert 0.25 < shares[1] < 0.75
+    assert shares[2] == 1
+
+
+def test_soft_labels_stay_shares_of_a_person():
+    sample = coded(64, 96)
+    sample.person[:] = np.linspace(0, 255, 96).round()
+    sample.person[sample.person == 127] = 128
+    item = warp(sample, whole_map((64, 96), (64, 96)), (64, 96))
+    assert np.allclose(item.person, sample.person / 255, atol=1e-4)
+    half = warp(sample, whole_map((64, 96), (32, 48)), (32, 48))
+    assert half.person.min() >= 0
+    assert (np.diff(half.person, axis=1) > 0).all()
 
 
 def test_whole_map_is_a_plain_resize():
@@ -166,6 +227,59 @@ def test_large_pictures_are_reduced_with_their_truth():
     small = reduce(coded(300, 900), long_side=90)
     assert small.image.shape == (30, 90, 3)
     assert small.inverse_depth.shape == small.person.shape == (30, 90)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Three rendered scenes as the generator writes them: made of CC0 parts, of photos, and one without its depth."""
+    root = tmp_path / "scenes"
+    for seed, terms in enumerate(("cc0", "research", "cc0")):
+        path = root / "00000" / f"s{seed:08d}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sample = coded(48, 64)
+        cv2.imwrite(str(path.with_suffix(".jpg")), sample.image)
+        stored = (sample.inverse_depth * 1000).astype(np.uint16)
+        stored[:8] = 0
+        if seed < 2:
+            cv2.imwrite(str(path.with_suffix(".inv.png")), stored)
+        if seed == 0:
+            cv2.imwrite(str(path.with_suffix(".person.png")), np.tile(np.arange(100, 164, dtype=np.uint8), (48, 1)))
+        path.write_text(json.dumps({"inverse_depth_scale_per_m": 0.002, "terms": terms}))
+    return root
+
+
+def test_rendered_scenes_are_read_with_soft_labels_and_depth_everywhere(scenes):
+    soft, nobody = (read_scene(path) for path in list(read_scenes(scenes))[:2])
+    assert (soft.source, nobody.source) == ("synthetic_cc0", "synthetic_photo")
+    assert soft.inverse_depth[:8] == pytest.approx(1 / 500)  # the sky
+    assert soft.inverse_depth[8:].min() > 0.4
+    # its zero is infinity, which the log term needs
+    assert soft.shift_known
+    # one level of the 255 shares is taken by "ignore", but a rendered pixel always has a label
+    assert soft.person[0].tolist() == [128 if value == 127 else value for value in range(100, 164)]
+    assert not nobody.person.any()
+
+
+def test_a_bank_of_rendered_scenes_alone_needs_no_data_folder(scenes):
+    bank = fill(readers(None, None, scenes), progress=False)
+    assert len(bank.broken) == 1
+    assert "s00000002" in bank.broken[0]
+    held = [sample.source for sample in bank.held_out]
+    assert sorted([*bank.counts(), *held]) == ["synthetic_cc0", "synthetic_photo"]
+    with pytest.raises(TrainingError, match="--data, --scenes or both"):
+        list(readers(None, None, None))
+    with pytest.raises(TrainingError, match="rendered scenes not found"):
+        list(readers(None, None, scenes / "none"))
+
+
+def test_batches_of_rendered_scenes_have_labels_at_every_place_of_the_picture(scenes):
+    samples = [read_scene(path) for path in list(read_scenes(scenes))[:2]]
+    bank = Bank(train={s.source: {s.scene: [s]} for s in samples})
+    batch = Sampler(bank, {"synthetic_cc0": 1.0}, 0, Augmentation(0.5, 0.9, 1, 0)).batch(0, 4, ((32, 32),))
+    assert batch.shift_known.all()
+    assert (batch.person >= 100 / 255 - 1e-3).all()
+    assert batch.person.unique().numel() > 50
+    assert (batch.inverse_depth > 0).all()
 
 
 def test_batches_depend_on_seed_and_step_only(bank):

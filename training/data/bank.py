@@ -96,14 +96,25 @@ def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = T
     return bank
 
 
-def readers(root: Path, labels: Path | None, scenes: Path | None = None) -> Iterator[tuple[str, Callable[[], Sample]]]:
-    """Readers of everything this package trains on below the data folder `root`.
+def readers(
+    root: Path | None, labels: Path | None, scenes: Path | None = None
+) -> Iterator[tuple[str, Callable[[], Sample]]]:
+    """Readers of everything this package trains on below the data folder `root` and in the folder `scenes`.
 
     Sources are the folders of `rgbd/` and `stereo_seq/`, the training sets of `truth_person/`, `photos_permissive`
     (the folders of `photos/` whose repositories' licences are permissive), `photos` (the others), and `synthetic_cc0`
     and `synthetic_photo` of the folder `scenes`. Teacher labels from `labels` join the pairs and the photos; a photo
     or stereo frame without one is of no use and is not listed.
     """
+    if root is None and scenes is None:
+        raise TrainingError("nothing to train on: give --data, --scenes or both")
+    if root is not None:
+        yield from _real_readers(root, labels)
+    for path in read_scenes(scenes) if scenes is not None else ():
+        yield "", partial(read_scene, path)
+
+
+def _real_readers(root: Path, labels: Path | None) -> Iterator[tuple[str, Callable[[], Sample]]]:
     if not root.is_dir():
         raise TrainingError(f"data folder not found: {root}; give it with --data")
     for source in rgbd.RGBD_SETS:
@@ -120,8 +131,6 @@ def readers(root: Path, labels: Path | None, scenes: Path | None = None) -> Iter
         for left, _ in stereo.read_frames(root, source):
             if labels and (labels / left.relative_to(root)).with_suffix(".png").is_file():
                 yield source, partial(stereo.read_sample, root, left, labels)
-    for path in read_scenes(scenes) if scenes else ():
-        yield "", partial(read_scene, path)
 
 
 def _labelled(read: Callable[[Path, Path], Sample], root: Path, photo: Path, labels: Path | None) -> Sample:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from training.data.person import IGNORE
+from training.data.person import IGNORE, read_person
 from training.data.sample import BrokenSampleError, Sample, read_gray, read_rgb
 from training.errors import TrainingError
 
@@ -48,7 +49,10 @@ def read_scene(path: Path) -> Sample:
     person_path = path.with_suffix(".person.png")
     person = np.zeros(stored.shape, np.uint8)
     if person_path.is_file():
-        person = read_gray(person_path).astype(np.uint8)
+        person = read_person(person_path)
+        if person.shape != stored.shape:
+            raise BrokenSampleError(f"{person_path}: {person.shape}, picture {stored.shape}")
+        person = np.where(person == IGNORE, np.uint8(IGNORE + 1), person)
     return Sample(
         name=path.stem,
         source=SOURCE_CC0 if terms == "cc0" else SOURCE_PHOTO,
