@@ -11,6 +11,8 @@ from training.models.vit import VitEncoder
 
 # RGB / 127.5 - 1, what the encoder's ImageNet weights expect
 _HALF = (127.5, 127.5, 127.5)
+# (mean, std) the weights of EfficientNet-Lite were trained with
+_LITE = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 
 
 def _mobilenet(widths: tuple[int, ...], hidden: int) -> FocusOnDepth:
@@ -23,7 +25,8 @@ def _mobilenet(widths: tuple[int, ...], hidden: int) -> FocusOnDepth:
 def _subpixel(encoder: MobileNetV2 | TimmEncoder, widths: tuple[int, ...], hidden: int) -> FocusOnDepth:
     decoder = Decoder(encoder.channels, widths, single=1)
     heads = SubpixelHead(decoder.width, hidden), SubpixelHead(decoder.width, hidden)
-    return FocusOnDepth(Normalise(_HALF, _HALF), encoder, decoder, *heads)
+    normalise = Normalise(*_LITE) if isinstance(encoder, TimmEncoder) else Normalise(_HALF, _HALF)
+    return FocusOnDepth(normalise, encoder, decoder, *heads)
 
 
 def _transformer(name: str, blocks: tuple[int, int, int, int], width: int) -> FocusOnDepth:

@@ -6,13 +6,8 @@ convolutions, as in the weights we start from (Apache-2.0, TensorFlow's), and a 
 right and below only, as TensorFlow's SAME does on even sizes. Symmetric padding costs 0.10 of ImageNet top-1.
 """
 
-import hashlib
-from pathlib import Path
-
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from training.errors import TrainingError
 
 # expansion, channels, repeats, stride: table 2 of the paper
 _SETTINGS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -91,47 +86,3 @@ class MobileNetV2(nn.Module):
             if index in _TAPS:
                 taps.append(x)
         return taps
-
-
-def load_imagenet(encoder: MobileNetV2, path: Path, sha256: str) -> None:
-    """Copies folded ImageNet weights into `encoder`.
-
-    Args:
-        encoder: Changed in place.
-        path: safetensors file with torchvision's key names, batch norm being the identity apart from its bias.
-        sha256: Of the file; another file is refused.
-
-    Raises:
-        TrainingError: File missing, of another digest, or of another shape.
-    """
-    import safetensors.torch
-
-    if not path.is_file():
-        raise TrainingError(f"encoder weights not found: {path}; give their folder with --weights")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise TrainingError(f"encoder weights {path}: SHA-256 is {found}, the config pins {sha256}")
-    stored = safetensors.torch.load_file(path)
-    state = {}
-    for key in encoder.state_dict():
-        source = _torchvision_key(key)
-        if source not in stored:
-            raise TrainingError(f"encoder weights {path}: no tensor {source}")
-        state[key] = stored[source]
-    encoder.load_state_dict(state)
-
-
-def _torchvision_key(key: str) -> str:
-    """Name in torchvision of one of our tensors: the bias of a convolution is that of the batch norm after it."""
-    # features.0.conv.weight                features.0.0.weight
-    # features.1.conv.0.conv.bias           features.1.conv.0.1.bias
-    # features.1.conv.1.conv.weight (last)  features.1.conv.1.weight
-    # features.1.conv.1.conv.bias (last)    features.1.conv.2.bias
-    parts = key.split(".")
-    block, kind = int(parts[1]), parts[-1]
-    if block == 0:
-        return f"features.0.{0 if kind == 'weight' else 1}.{kind}"
-    index, last = int(parts[3]), 1 if block == 1 else 2
-    if index == last:
-        return f"features.{block}.conv.{index if kind == 'weight' else index + 1}.{kind}"
-    return f"features.{block}.conv.{index}.{0 if kind == 'weight' else 1}.{kind}"
