@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.person import IGNORE
 from training.data.person import IGNORE, read_person
 from training.data.sample import BrokenSampleError, Sample, read_gray, read_rgb
 from training.errors import TrainingError
@@ -52,7 +51,6 @@ def read_scene(path: Path) -> Sample:
         person = read_person(person_path)
         if person.shape != stored.shape:
             raise BrokenSampleError(f"{person_path}: {person.shape}, picture {stored.shape}")
-        person = np.where(person == IGNORE, np.uint8(IGNORE + 1), person)
     return Sample(
         name=path.stem,
         source=SOURCE_CC0 if terms == "cc0" else SOURCE_PHOTO,
