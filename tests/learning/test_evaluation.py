@@ -234,7 +234,8 @@ def test_the_command_judges_checkpoints_side_by_side(tiny, truth_folder, tmp_pat
     from training.export import file_sha256
     from training.trainer import Run
 
-    arguments = ["evaluate", "--data", str(truth_folder), "--rgbd", "wildrgbd_page", "--rgbd", "synth_room"]
+    arguments = ["evaluate", "--threads", "1", "--data", str(truth_folder)]
+    arguments += ["--rgbd", "wildrgbd_page", "--rgbd", "synth_room"]
     for name in ("one", "two"):
         path = tmp_path / name / "last.pt"
         save_checkpoint(path, Run.start(tiny, None).checkpoint(tiny, "abc"))
