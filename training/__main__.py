@@ -17,15 +17,22 @@ def _train(arguments: argparse.Namespace) -> None:
 
     from training.config import load_config
     from training.data.bank import fill, readers
+    from training.distributed import processes, rank
     from training.trainer import train
 
     config = load_config(arguments.config)
+    if arguments.without:
+        config = config.without(arguments.without)
     torch.set_num_threads(arguments.threads)
-    bank = fill(readers(arguments.data, arguments.labels))
-    if bank.broken:
-        print(f"{len(bank.broken)} broken samples left out, first: {bank.broken[0]}", file=sys.stderr)
-    print(f"samples: {bank.counts()}; held out: {len(bank.held_out)}")
-    train(config, bank, arguments.weights, arguments.out, arguments.resume)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("no CUDA device here: leave --device away to train on the CPU")
+    with processes(arguments.device):
+        bank = fill(readers(arguments.data, arguments.labels, arguments.scenes), progress=rank() == 0)
+        if rank() == 0:
+            if bank.broken:
+                print(f"{len(bank.broken)} broken samples left out, first: {bank.broken[0]}", file=sys.stderr)
+            print(f"samples: {bank.counts()}; held out: {len(bank.held_out)}")
+        train(config, bank, arguments.weights, arguments.out, arguments.resume, arguments.device)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -81,6 +88,14 @@ def _export(arguments: argparse.Namespace) -> None:
     print(json.dumps({key: metadata[key] for key in ("model", "sha256", "parameters", "gflop", "parity")}, indent=2))
 
 
+def _weights(arguments: argparse.Namespace) -> None:
+    from training.checkpoint import load_checkpoint, save_weights
+    from training.export import file_sha256
+
+    save_weights(arguments.out, load_checkpoint(arguments.checkpoint))
+    print(f"{arguments.out}: SHA-256 {file_sha256(arguments.out)}")
+
+
 def _sheet(arguments: argparse.Namespace) -> None:
     import torch
 
@@ -97,12 +112,15 @@ def _sheet(arguments: argparse.Namespace) -> None:
 def _label(arguments: argparse.Namespace) -> None:
     from training.data.person import TRAIN_PHOTO_SETS
     from training.data.rgbd import RGBD_SETS
-    from training.labelling import label_pictures
+    from training.data.stereo import STEREO_SETS, read_frames
+    from training.labelling import label_pictures, label_stereo
 
     folders = [arguments.data / "rgbd" / name for name in RGBD_SETS]
     folders += [arguments.data / "photos" / name for name in TRAIN_PHOTO_SETS]
     pictures = [picture for folder in folders for picture in sorted(folder.glob("*.jpg"))]
-    print(label_pictures(pictures, arguments.data, arguments.weights, arguments.out))
+    print("people:", label_pictures(pictures, arguments.data, arguments.weights, arguments.out))
+    frames = [pair for name in STEREO_SETS for pair in read_frames(arguments.data, name)]
+    print("stereo:", label_stereo(frames, arguments.data, arguments.out))
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -123,8 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--data", type=Path, required=True, help="data folder, e.g. ../shared/data")
     command.add_argument("--weights", type=Path, help="folder of the encoder's weights, e.g. ../shared/weights")
     command.add_argument("--labels", type=Path, help="folder of teacher labels, made by `label`")
+    command.add_argument("--scenes", type=Path, help="folder of rendered scenes, made by `synth`")
     command.add_argument("--out", type=Path, required=True, help="folder of the run, e.g. runs/first_network")
+    command.add_argument("--without", nargs="+", metavar="SOURCE", help="sources to leave out, to be judged on later")
     command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
     command.set_defaults(run=_train)
 
@@ -151,6 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
     command.set_defaults(run=_export)
 
+    command = commands.add_parser("weights", help="write weights to start from", description="Weights in float16.")
+    command.add_argument("--checkpoint", type=Path, required=True, help="e.g. runs/focus_on_depth/last.pt")
+    command.add_argument("--out", type=Path, required=True, help="safetensors file, for a recipe's network_weights")
+    command.set_defaults(run=_weights)
+
     command = commands.add_parser("sheet", help="draw a contact sheet", description="Photo, depth, people on a JPEG.")
     command.add_argument("--checkpoint", type=Path, required=True, help="e.g. runs/first_network/last.pt")
     command.add_argument("--columns", type=int, default=2, help="photos a row (default 2)")
@@ -167,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
 
     from training.data.synthetic.command import add_arguments
 
-    command = commands.add_parser("synth", help="render synthetic scenes", description="Render scenes with exact depth.")
+    command = commands.add_parser("synth", help="render scenes", description="Render scenes with exact depth.")
     add_arguments(command)
     return parser
 

@@ -1,5 +1,6 @@
 """Checkpoints: weights, averaged weights, optimiser, step, config and source revision in one file."""
 
+import hashlib
 import pickle
 import subprocess
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from training.config import TrainConfig, parse_config
 from training.errors import TrainingError
@@ -58,6 +60,47 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise TrainingError(f"checkpoint {path}: not readable: {reason}") from error
+
+
+def save_weights(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes the averaged weights alone, in float16: a quarter of a checkpoint's size, to start other runs from.
+
+    The file is safetensors; its metadata names the network, the step and the commit.
+    """
+    import safetensors.torch
+
+    tensors = {name: (value.half() if value.is_floating_point() else value) for name, value in checkpoint.ema.items()}
+    about = {"model": checkpoint.config.model, "step": str(checkpoint.step), "commit": checkpoint.commit}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata=about)
+
+
+def load_weights(network: nn.Module, path: Path, sha256: str) -> None:
+    """Copies weights of `save_weights` into `network`.
+
+    Raises:
+        TrainingError: File missing, of another digest, or of another network; names the first key that differs.
+    """
+    import safetensors
+    import safetensors.torch
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"network weights {path}: {error.strerror}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise TrainingError(f"network weights {path}: SHA-256 is {found}, the recipe pins {sha256}")
+    try:
+        stored = safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise TrainingError(f"network weights {path}: not readable: {error}") from error
+    wanted = network.state_dict()
+    for name in (*wanted, *stored):
+        if name not in stored or name not in wanted or stored[name].shape != wanted[name].shape:
+            shapes = [tuple(state[name].shape) if name in state else None for state in (stored, wanted)]
+            raise TrainingError(f"network weights {path}: {name} has shape {shapes[0]} there, {shapes[1]} here")
+    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in stored.items()})
 
 
 def source_revision() -> str:

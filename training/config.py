@@ -49,6 +49,9 @@ class TrainConfig:
         validate_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
         sources: Relative chance of each source of samples.
+        network_weights: File of `training/weights` or of the weights folder the whole network starts from; empty =
+            the encoder's weights alone.
+        network_sha256: Of that file.
         depth_form: Of the scale-and-shift-invariant term: `trimmed`, or `mse` as FocusOnDepth's code has it.
     """
 
@@ -71,19 +74,21 @@ class TrainConfig:
     trim: float
     depth_weight: float
     gradient_weight: float
-    log_weight: float
     person_weight: float
     dice_weight: float
     min_crop: float
     max_crop: float
     stretch: float
     rotation_deg: float
-    letterbox: float
-    paste: float
     validate_every: int
     checkpoint_every: int
     sources: dict[str, float]
     depth_form: DepthForm = "trimmed"
+    log_weight: float = 0.0
+    letterbox: float = 0.0
+    paste: float = 0.0
+    network_weights: str = ""
+    network_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuses values that cannot work together."""

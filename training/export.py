@@ -30,7 +30,7 @@ from training.data.sample import read_rgb
 from training.errors import TrainingError
 from training.models import create_model
 from training.models.focus_on_depth import Served
-from training.parity import Errors, compare, eager, onnx_runtime, openvino_runtime
+from training.parity import Errors, compare, eager, onnx_runtime, openvino_runtime, torchscript
 
 OPSET = 18
 LARGEST_BYTES = 25 * 2**20
@@ -159,6 +159,7 @@ def export(
             raise TrainingError(f"model.onnx has {path.stat().st_size} bytes, at most {LARGEST_BYTES} may enter git")
         outputs = [tensor.name for tensor in spec.outputs]
         runtimes = {
+            "torchscript": torchscript(network),
             "onnxruntime": onnx_runtime(path, outputs),
             "openvino_f32": openvino_runtime(path, outputs, "f32"),
             "openvino_bf16": openvino_runtime(path, outputs, "bf16"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, source_revision
+from training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint, source_revision
 from training.config import TrainConfig
 from training.data.bank import Bank, Batch, Sampler
 from training.data.transforms import Augmentation
@@ -33,10 +33,14 @@ _AHEAD = 3  # batches prepared while the network works
 
 
 def make_network(config: TrainConfig, weights: Path | None) -> FocusOnDepth:
-    """The recipe's network with its first weights: seeded, the encoder's from ImageNet where the recipe says so."""
+    """The recipe's network with its first weights: another run's, or seeded ones with the encoder's from ImageNet."""
     torch.manual_seed(config.seed)
     network = create_model(config.model)
-    if config.encoder_weights:
+    if config.network_weights:
+        own = Path(__file__).parent / "weights" / config.network_weights
+        path = own if own.is_file() or weights is None else weights / config.network_weights
+        load_weights(network, path, config.network_sha256)
+    elif config.encoder_weights:
         if weights is None:
             raise TrainingError(f"the recipe starts from {config.encoder_weights}; give its folder with --weights")
         load_encoder(network.encoder, weights / config.encoder_weights, config.encoder_sha256)
