@@ -24,7 +24,7 @@ def _mobilenet(widths: tuple[int, ...], hidden: int) -> FocusOnDepth:
 
 def _subpixel(encoder: MobileNetV2 | TimmEncoder, widths: tuple[int, ...], hidden: int) -> FocusOnDepth:
     decoder = Decoder(encoder.channels, widths, single=1)
-    heads = SubpixelHead(decoder.width, hidden), SubpixelHead(decoder.width, hidden)
+    heads = SubpixelHead(decoder.width, hidden, precise=True), SubpixelHead(decoder.width, hidden)
     normalise = Normalise(*_LITE) if isinstance(encoder, TimmEncoder) else Normalise(_HALF, _HALF)
     return FocusOnDepth(normalise, encoder, decoder, *heads)
 
@@ -32,7 +32,7 @@ def _subpixel(encoder: MobileNetV2 | TimmEncoder, widths: tuple[int, ...], hidde
 def _transformer(name: str, blocks: tuple[int, int, int, int], width: int) -> FocusOnDepth:
     encoder = VitEncoder(name, blocks, (width, width, width, width))
     decoder = Decoder(encoder.channels, (width,) * 4)
-    heads = SubpixelHead(width, width // 2), SubpixelHead(width, width // 2)
+    heads = SubpixelHead(width, width // 2, precise=True), SubpixelHead(width, width // 2)
     return FocusOnDepth(Normalise(_HALF, _HALF), encoder, decoder, *heads)
 
 
