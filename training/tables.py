@@ -26,7 +26,7 @@ def markdown(entries: Sequence[Entry]) -> str:
         _block("delta1 (higher is better)", depth, _number("delta1")),
         _block("AbsRel (lower is better)", depth, _number("abs_rel")),
         _block("Polarity, and pictures where it is above 0", depth, _polarity),
-        _block("Boundary F1 within 2 pixels (higher is better)", edges, _number("boundary_f1", 3)),
+        _block("Boundary F1 within 1/320 of the longer side (higher is better)", edges, _number("boundary_f1", 3)),
         _block("Boundary F1, pixel for pixel as Depth Pro has it", edges, _number("boundary_f1_strict", 3)),
         _block("Pairs of `rgbd`: delta1 / AbsRel / boundary F1", pairs, _pair),
         _block("Person IoU (higher is better)", people, _number("iou")),
