@@ -19,6 +19,23 @@ def test_without_deeplab_in_the_picture_the_others_are_not_believed():
     assert combine(votes([0, 0], [1, 0], [1, 1])).tolist() == [[127, 0]]
 
 
+def test_the_selfie_network_draws_the_outline_of_people_all_three_see():
+    shape = (200, 200)
+    deeplab, bodypix, selfie = (np.zeros(shape, bool) for _ in range(3))
+    selfie[50:150, 50:150] = True
+    deeplab[47:153, 47:153] = bodypix[47:153, 47:153] = True  # both a rim of 3 pixels wider
+    deeplab[10:30, 170:190] = bodypix[10:30, 170:190] = True  # a second, small person
+    bodypix[180:195, 10:20] = True  # one teacher alone
+    label = combine(Votes(deeplab, bodypix, selfie))
+    assert (label == 255)[50:150, 50:150].all()
+    assert not label[40:50, 40:160].any()
+    assert (label[10:30, 170:190] == 255).mean() > 0.95
+    assert (label[180:195, 10:20] == 127).all()
+    # two people, of whom the selfie network sees one: no outline of its is trusted
+    deeplab[:, 100:] = bodypix[:, 100:] = True
+    assert (combine(Votes(deeplab, bodypix, selfie))[47:50, 50:90] == 255).all()
+
+
 def test_nothing_to_label_is_an_error(tmp_path):
     with pytest.raises(TrainingError, match="no pictures to label"):
         label_pictures([], tmp_path, tmp_path, tmp_path)
