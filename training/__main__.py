@@ -47,8 +47,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     ours = report.networks(arguments.checkpoint, arguments.onnx, arguments.size)
     if not ours:
         raise TrainingError("nothing to judge; give --checkpoint or --onnx")
+    if arguments.data is None and (arguments.scenes is None or arguments.rgbd):
+        raise TrainingError(f"nothing to judge on; give --data{'' if arguments.rgbd else ', --scenes or both'}")
     depth_peers, person_peers = report.peers(arguments.weights, arguments.threads)
-    report.run(ours, depth_peers, person_peers, arguments.data, arguments.rgbd)
+    if arguments.data:
+        report.run(ours, depth_peers, person_peers, arguments.data, arguments.rgbd)
+    if arguments.scenes:
+        report.run_scenes(ours, depth_peers, person_peers, arguments.scenes)
     entries = [*ours, *depth_peers, *person_peers]
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("train", help="train a recipe", description="Train a recipe to its last step.")
     command.add_argument("--config", type=Path, required=True, help="recipe, one of training/configs/*.yaml")
-    command.add_argument("--data", type=Path, required=True, help="data folder, e.g. ../shared/data")
+    command.add_argument("--data", type=Path, help="data folder, e.g. ../shared/data; not needed for scenes alone")
     command.add_argument("--weights", type=Path, help="folder of the encoder's weights, e.g. ../shared/weights")
     command.add_argument("--labels", type=Path, help="folder of teacher labels, made by `label`")
     command.add_argument("--scenes", type=Path, help="folder of rendered scenes, made by `synth`")
@@ -154,7 +159,8 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, action="append", default=[], help="e.g. runs/first_network/last.pt; repeatable"
     )
     command.add_argument("--onnx", type=Path, action="append", default=[], help="an exported model.onnx; repeatable")
-    command.add_argument("--data", type=Path, required=True, help="data folder, e.g. ../shared/data")
+    command.add_argument("--data", type=Path, help="data folder with truth, e.g. ../shared/data")
+    command.add_argument("--scenes", type=Path, help="folder of rendered scenes; the tenth no training sees is judged")
     command.add_argument("--weights", type=Path, help="teachers' folder, e.g. ../shared/weights; none without it")
     command.add_argument("--rgbd", action="append", default=[], metavar="SET", help="judge on rgbd/SET too; repeatable")
     command.add_argument("--size", type=_size, metavar="HxW", help="input size (default: the served one of each photo)")

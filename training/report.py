@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from training.checkpoint import load_checkpoint
 from training.data import person, rgbd
 from training.data.bank import is_held_out
 from training.data.sample import BrokenSampleError, Sample
+from training.data.synthetic.dataset import read_scene, read_scenes
 from training.data.truth import depth_truth
 from training.errors import TrainingError
 from training.evaluation import BASELINES, STEP_8BIT, Predictor, Score, Table, judge, letterboxed, summarise
@@ -21,8 +23,9 @@ from training.export import file_sha256, served_network
 from training.parity import Runtime, eager, onnx_runtime
 from training.teachers import depth_teachers, person_teachers
 
-PARTS = ("depth", "depth_sharp", "rgbd", "person")
-"""Of an entry of the report: truth, the same with the service's `edges=sharp`, pairs of `rgbd/`, people."""
+PARTS = ("depth", "depth_sharp", "rgbd", "person", "scenes")
+"""Of an entry of the report: truth, the same with the service's `edges=sharp`, pairs of `rgbd/`, people, and rendered
+scenes with both."""
 
 HELD_OUT = "/held out"
 """Behind the name of a `rgbd` set: only its scenes that no training with it sees."""
@@ -116,10 +119,34 @@ def peers(weights: Path | None, threads: int) -> tuple[list[Entry], list[Entry]]
     return [Entry(name, {}, p) for name, p in depth.items()], [Entry(name, {}, p) for name, p in people.items()]
 
 
+def run_scenes(
+    ours: Sequence[Entry], depth_peers: Sequence[Entry], person_peers: Sequence[Entry], scenes: Path
+) -> None:
+    """Fills in the tables of rendered scenes, from the tenth below `scenes` that no training ever sees.
+
+    Raises:
+        TrainingError: No such scene there.
+    """
+    paths = [path for path in read_scenes(scenes) if is_held_out(path.stem)]
+    samples = list(_readable(partial(read_scene, path) for path in paths))
+    if not samples:
+        raise TrainingError(f"no held-out scene below {scenes}: one in ten is, by its name; render more with `synth`")
+    for entries, seen in (
+        (ours, samples),
+        (depth_peers, [replace(sample, person=None) for sample in samples]),
+        (person_peers, [replace(sample, inverse_depth=None) for sample in samples]),
+    ):
+        judged = {entry.name: entry for entry in entries}
+        if not judged:
+            continue
+        for name, scores in judge(_raw(judged), seen, True, title="scenes", total=len(seen)).items():
+            judged[name].tables["scenes"] = summarise(scores)
+
+
 def run(
     ours: Sequence[Entry], depth_peers: Sequence[Entry], person_peers: Sequence[Entry], data: Path, sets: Sequence[str]
 ) -> None:
-    """Fills in the tables of all entries.
+    """Fills in the tables of truth and of the sets of `rgbd/`.
 
     Args:
         ours: Networks.
@@ -145,7 +172,7 @@ def run(
     for name, scores in judge(sharp, truth, True, title="depth, edges=sharp", total=len(truth)).items():
         entries[name].tables["depth_sharp"] = summarise(scores)
     for source, photos in pairs.items():
-        samples = _readable(data, photos)
+        samples = _readable(partial(rgbd.read_sample, data, photo) for photo in photos)
         step = STEP_8BIT if photos[0].with_suffix(".inv8.png").is_file() else 0.0
         unseen = [photo for photo in photos if is_held_out(rgbd.scene_of(source, photo.stem))]
         held_out = {str(photo.relative_to(data).with_suffix("")) for photo in unseen}
@@ -161,11 +188,11 @@ def _raw(entries: Mapping[str, Entry]) -> dict[str, Predictor]:
     return {name: entry.predictor for name, entry in entries.items()}
 
 
-def _readable(data: Path, photos: Sequence[Path]) -> Iterator[Sample]:
-    """The pairs of a set; a broken one is named and left out."""
-    for photo in photos:
+def _readable(readers: Iterable[Callable[[], Sample]]) -> Iterator[Sample]:
+    """The samples of a set; a broken one is named and left out."""
+    for read in readers:
         try:
-            yield rgbd.read_sample(data, photo)
+            yield read()
         except BrokenSampleError as error:
             tqdm.write(f"left out: {error}", file=sys.stderr)
 

@@ -22,6 +22,7 @@ def markdown(entries: Sequence[Entry]) -> str:
     edges = [column for pair in zip(depth, sharp, strict=True) for column in pair]
     pairs = [(entry.name, entry.tables.get("rgbd", {})) for entry in entries]
     people = [(entry.name, entry.tables.get("person", {})) for entry in entries]
+    scenes = [(entry.name, entry.tables.get("scenes", {})) for entry in entries]
     blocks = [
         _block("delta1 (higher is better)", depth, _number("delta1")),
         _block("AbsRel (lower is better)", depth, _number("abs_rel")),
@@ -30,6 +31,8 @@ def markdown(entries: Sequence[Entry]) -> str:
         _block("Boundary F1, pixel for pixel as Depth Pro has it", edges, _number("boundary_f1_strict", 3)),
         _block("Pairs of `rgbd`: delta1 / AbsRel / boundary F1", pairs, _pair),
         _block("Person IoU (higher is better)", people, _number("iou")),
+        _block("Rendered scenes no training sees: delta1 / AbsRel / boundary F1", scenes, _pair),
+        _block("The same: person IoU", scenes, _number("iou")),
         _worst(entries),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
