@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test bench export compose-test clean
+.PHONY: help serve test bench export train-smoke compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ bench: $(VENV)/.test ## Benchmarks beside their peers, tables into docs/results/
 
 export: $(VENV)/.test ## Export a checkpoint into the model repository: make export CHECKPOINT=runs/.../last.pt
 	$(BIN)/python -m training export --checkpoint $(CHECKPOINT)
+
+train-smoke: $(VENV)/.test ## Render, train, resume, evaluate, export and serve a tiny network: five minutes on two cores
+	tests/e2e/train-smoke
 
 compose-test: $(VENV)/.test ## Bring the container stack up, break it, see it recover
 	tests/e2e/compose-test
