@@ -51,6 +51,12 @@ def share(count: int, device: torch.device) -> float:
     return count * world_size() / float(total) if total > 0 else 0.0
 
 
+def _summed(values: Tensor) -> Tensor:
+    """`values` added over the processes; gradients pass."""
+    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]  # torch leaves it without annotations
+    return total
+
+
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, on any device (torch's SyncBatchNorm refuses the CPU).
 
@@ -65,9 +71,9 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             values = x.float()
             count = values.numel() // values.shape[1] * world_size()
             # the mean first: a mean of squares less a squared mean would lose half of the digits
-            mean = all_reduce(values.sum((0, 2, 3))) / count
+            mean = _summed(values.sum((0, 2, 3))) / count
             centred = values - mean[:, None, None]
-            variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+            variance = _summed(centred.square().sum((0, 2, 3))) / count
             self._follow(mean.detach(), variance.detach() * count / (count - 1))
             gain = self.weight * torch.rsqrt(variance + self.eps)
             return (centred * gain[:, None, None] + self.bias[:, None, None]).to(x.dtype)

@@ -101,7 +101,7 @@ def torchscript(network: Served) -> Runtime:
     example = torch.zeros(2, 64, 96, 3, dtype=torch.uint8)
     with torch.inference_mode(), warnings.catch_warnings():
         # torch points to torch.export, which Triton 2.51 cannot run
-        warnings.filterwarnings("ignore", "`torch.jit.*` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", "`torch.jit.*` is deprecated")
         traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
 
     def run(image: npt.NDArray[np.uint8]) -> Results:

@@ -5,6 +5,8 @@ together with the class token, laid out as pictures and resampled to 1/4, 1/8, 1
 (github.com/antocad/FocusOnDepth, MIT) uses the same reassembly and takes the tokens before the last norm, as here.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +44,8 @@ class VitEncoder(nn.Module):
     Raises:
         TrainingError: timm missing, or no transformer of that name with patches of 16.
     """
+
+    body: Any  # timm declares no more than a module
 
     def __init__(self, name: str, blocks: tuple[int, int, int, int], channels: tuple[int, int, int, int]) -> None:
         super().__init__()
