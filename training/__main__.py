@@ -120,8 +120,17 @@ def _label(arguments: argparse.Namespace) -> None:
     from training.data.stereo import STEREO_SETS, read_frames
     from training.labelling import label_pictures, label_stereo
 
-    folders = [arguments.data / "rgbd" / name for name in RGBD_SETS]
-    folders += [arguments.data / "photos" / name for name in TRAIN_PHOTO_SETS]
+    photos = [arguments.data / "photos" / name for name in TRAIN_PHOTO_SETS]
+    if arguments.depth:
+        from training.teaching import depth_teacher, label_depth
+
+        teacher = depth_teacher(arguments.depth, arguments.weights, arguments.threads)
+        pictures = [picture for folder in photos for picture in sorted(folder.glob("*.jpg"))]
+        print("depth:", label_depth(pictures, arguments.data, teacher, arguments.out))
+        return
+    if arguments.weights is None:
+        raise TrainingError("people are labelled by teachers of the weights folder; give it with --weights")
+    folders = [arguments.data / "rgbd" / name for name in RGBD_SETS] + photos
     pictures = [picture for folder in folders for picture in sorted(folder.glob("*.jpg"))]
     print("people:", label_pictures(pictures, arguments.data, arguments.weights, arguments.out))
     frames = [pair for name in STEREO_SETS for pair in read_frames(arguments.data, name)]
@@ -191,10 +200,21 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("photos", type=Path, nargs="+", help="photos")
     command.set_defaults(run=_sheet)
 
-    command = commands.add_parser("label", help="label people with teachers", description="Label people by teachers.")
+    command = commands.add_parser(
+        "label",
+        help="label photos with teachers",
+        description="Label people and stereo pairs, or with --depth the depth of photos without truth.",
+    )
     command.add_argument("--data", type=Path, required=True, help="data folder, e.g. ../shared/data")
-    command.add_argument("--weights", type=Path, required=True, help="teachers' folder, e.g. ../shared/weights")
+    command.add_argument("--weights", type=Path, help="teachers' folder, e.g. ../shared/weights")
+    command.add_argument(
+        "--depth",
+        metavar="TEACHER",
+        help="meter_kitti, meter_nyu, or http://host:port of a running Depthlens service, whose POST /depth answers "
+        "16-bit PNGs of relative inverse depth",
+    )
     command.add_argument("--out", type=Path, required=True, help="folder for the labels, e.g. runs/labels")
+    command.add_argument("--threads", type=int, default=2, help="threads of a depth network (default 2)")
     command.set_defaults(run=_label)
 
     from training.data.synthetic.command import add_arguments

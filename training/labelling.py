@@ -163,7 +163,7 @@ def label_pictures(pictures: Iterable[Path], root: Path, weights: Path, out: Pat
             counts["broken"] += 1
             continue
         label = combine(teachers(image))
-        _write_png(target, label)
+        write_png(target, label)
         counts["labelled"] += 1
         counts["with_person"] += int((label == PERSON).mean() > _SEEN_SHARE)
     (out / "counts.json").write_text(json.dumps(counts, indent=2) + "\n")
@@ -192,13 +192,13 @@ def label_stereo(frames: Iterable[tuple[Path, Path]], root: Path, out: Path) -> 
         except BrokenSampleError:
             counts["broken"] += 1
             continue
-        _write_png(target, np.rint(disparity * SCALE).astype(np.uint16))
+        write_png(target, np.rint(disparity * SCALE).astype(np.uint16))
         counts["labelled"] += 1
     return counts
 
 
-def _write_png(path: Path, array: Array) -> None:
-    """Whole or not at all."""
+def write_png(path: Path, array: Array) -> None:
+    """Writes a picture whole or not at all; its folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp.png")
     cv2.imwrite(str(partial), array)

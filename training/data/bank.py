@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from service.contract import Size
-from training.data import person, rgbd, stereo
+from training.data import person, rgbd, stereo, taught
 from training.data.pasting import cut_out, paste
 from training.data.sample import BrokenSampleError, Sample
 from training.data.synthetic.dataset import read_scene, read_scenes
@@ -103,8 +103,8 @@ def readers(
 
     Sources are the folders of `rgbd/` and `stereo_seq/`, the training sets of `truth_person/`, `photos_permissive`
     (the folders of `photos/` whose repositories' licences are permissive), `photos` (the others), and `synthetic_cc0`
-    and `synthetic_photo` of the folder `scenes`. Teacher labels from `labels` join the pairs and the photos; a photo
-    or stereo frame without one is of no use and is not listed.
+    and `synthetic_photo` of the folder `scenes`. Teacher labels from `labels` join the pairs and the photos: people,
+    and depth where there is no truth. A photo or stereo frame without any is of no use and is not listed.
     """
     if root is None and scenes is None:
         raise TrainingError("nothing to train on: give --data, --scenes or both")
@@ -124,7 +124,8 @@ def _real_readers(root: Path, labels: Path | None) -> Iterator[tuple[str, Callab
         yield source, partial(person.read_masked, root, photo, mask, source)
     for folder in person.TRAIN_PHOTO_SETS:
         for photo in sorted((root / "photos" / folder).glob("*.jpg")):
-            if labels and (labels / photo.relative_to(root)).with_suffix(".png").is_file():
+            label = labels / photo.relative_to(root) if labels else None
+            if label and any(label.with_suffix(end).is_file() for end in (".png", taught.SUFFIX)):
                 source = "photos_permissive" if folder in person.PERMISSIVE_PHOTO_SETS else "photos"
                 yield source, partial(_labelled, person.read_photo, root, photo, labels)
     for source in stereo.STEREO_SETS:
@@ -134,7 +135,7 @@ def _real_readers(root: Path, labels: Path | None) -> Iterator[tuple[str, Callab
 
 
 def _labelled(read: Callable[[Path, Path], Sample], root: Path, photo: Path, labels: Path | None) -> Sample:
-    return person.attach_label(read(root, photo), labels)
+    return taught.attach_depth(person.attach_label(read(root, photo), labels), labels)
 
 
 @dataclass(frozen=True)
