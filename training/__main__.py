@@ -110,7 +110,8 @@ def _sheet(arguments: argparse.Namespace) -> None:
     from training.sheets import write_sheet
 
     torch.set_num_threads(arguments.threads)
-    predict = predictor(served_network(load_checkpoint(arguments.checkpoint)))
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    predict = predictor(served_network(checkpoint, f"checkpoint {arguments.checkpoint}"))
     write_sheet(predict, arguments.photos, arguments.columns, arguments.out)
 
 

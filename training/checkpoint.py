@@ -3,12 +3,13 @@
 import hashlib
 import pickle
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.config import TrainConfig, parse_config
 from training.errors import TrainingError
@@ -95,12 +96,21 @@ def load_weights(network: nn.Module, path: Path, sha256: str) -> None:
         stored = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise TrainingError(f"network weights {path}: not readable: {error}") from error
+    adopt(network, stored, f"network weights {path}")
+
+
+def adopt(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Copies a state dict into `network`, in the network's own types.
+
+    Raises:
+        TrainingError: It is of another network; the message says `origin` and the first key that differs.
+    """
     wanted = network.state_dict()
-    for name in (*wanted, *stored):
-        if name not in stored or name not in wanted or stored[name].shape != wanted[name].shape:
-            shapes = [tuple(state[name].shape) if name in state else None for state in (stored, wanted)]
-            raise TrainingError(f"network weights {path}: {name} has shape {shapes[0]} there, {shapes[1]} here")
-    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in stored.items()})
+    for name in (*wanted, *state):
+        if name not in state or name not in wanted or state[name].shape != wanted[name].shape:
+            shapes = [tuple(values[name].shape) if name in values else None for values in (state, wanted)]
+            raise TrainingError(f"{origin}: {name} has shape {shapes[0]} there, {shapes[1]} here")
+    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in state.items()})
 
 
 def source_revision() -> str:

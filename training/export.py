@@ -25,7 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from service.contract import CANARY_SIZE, MODELS, NETWORK_SIZES, ModelSpec, Size
-from training.checkpoint import Checkpoint, source_revision
+from training.checkpoint import Checkpoint, adopt, source_revision
 from training.data.sample import read_rgb
 from training.errors import TrainingError
 from training.models import create_model
@@ -60,10 +60,10 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def served_network(checkpoint: Checkpoint) -> Served:
-    """The averaged weights of a checkpoint, ready to run."""
+def served_network(checkpoint: Checkpoint, origin: str = "checkpoint") -> Served:
+    """The averaged weights of a checkpoint, ready to run; TrainingError, which names `origin`, if they do not fit."""
     network = create_model(checkpoint.config.model)
-    network.load_state_dict(checkpoint.ema)
+    adopt(network, checkpoint.ema, origin)
     return Served(network).eval()
 
 
@@ -151,7 +151,7 @@ def export(
         TrainingError: ONNX Runtime or OpenVINO disagree with torch, or the file is too large. Nothing is written.
     """
     spec = MODELS[name]
-    network = served_network(checkpoint)
+    network = served_network(checkpoint, f"checkpoint {provenance.checkpoint}")
     with _staged(repository / name / "1") as folder:
         path = folder / "model.onnx"
         write_onnx(network, spec, path)

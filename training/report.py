@@ -94,7 +94,7 @@ def networks(checkpoints: Sequence[Path], files: Sequence[Path], size: Size | No
             "data_sources": sorted(checkpoint.config.sources),
         }
         name = place.parent.name if place.stem == "last" else f"{place.parent.name}/{place.stem}"
-        runtime = eager(served_network(checkpoint))
+        runtime = eager(served_network(checkpoint, f"checkpoint {path}"))
         entries.append(_network(name, about, runtime, size, about["data_sources"]))
     for path in files:
         if not path.is_file():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint, source_revision
+from training.checkpoint import Checkpoint, adopt, load_checkpoint, load_weights, save_checkpoint, source_revision
 from training.config import TrainConfig
 from training.data.bank import Bank, Batch, Sampler
 from training.data.transforms import Augmentation
@@ -163,8 +163,8 @@ class Run:
                 raise TrainingError(f"checkpoint {path}: {key} is {stored} there, {value} in the recipe")
         network, average = create_model(config.model).to(device), create_model(config.model).to(device)
         average.requires_grad_(False)
-        network.load_state_dict(checkpoint.model)
-        average.load_state_dict(checkpoint.ema)
+        adopt(network, checkpoint.model, f"checkpoint {path}")
+        adopt(average, checkpoint.ema, f"checkpoint {path}")
         optimizer = make_optimizer(config, network)
         optimizer.load_state_dict(checkpoint.optimizer)
         return cls(network, average, optimizer, checkpoint.step, checkpoint.metrics, _parallel(network))

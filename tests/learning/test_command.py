@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -45,6 +46,25 @@ def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
     path = str(tmp_path / "none.pt")
     assert main(["export", "--checkpoint", path]) == 1
     assert one_line(capsys) == f"error: checkpoint not found: {path}"
+
+
+@pytest.mark.parametrize("command", ["export", "evaluate", "sheet"])
+def test_a_checkpoint_of_another_network_is_one_line(command, tiny, tmp_path, capsys):
+    from training.checkpoint import save_checkpoint
+    from training.models import create_model
+    from training.trainer import Run
+
+    path = tmp_path / "last.pt"
+    checkpoint = Run.start(tiny, None).checkpoint(tiny, "abc")
+    save_checkpoint(path, dataclasses.replace(checkpoint, ema=create_model("focus_on_depth_small").state_dict()))
+    more = {
+        "export": ["--repository", str(tmp_path / "r")],
+        "evaluate": ["--data", str(tmp_path)],
+        "sheet": ["--out", str(tmp_path / "s.jpg"), "photo.jpg"],
+    }
+    assert main([command, "--checkpoint", str(path), "--threads", "1", *more[command]]) == 1
+    said = "decoder.reassemble.0.project.0.weight has shape (32, 16, 1, 1) there, (8, 16, 1, 1) here"
+    assert one_line(capsys) == f"error: checkpoint {path}: {said}"
 
 
 def test_metrics_of_another_checkpoint_are_refused(tiny, bank, tmp_path, capsys):

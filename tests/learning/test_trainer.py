@@ -1,10 +1,12 @@
 import dataclasses
+import re
 
 import pytest
 import torch
 
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import TrainingError
+from training.export import served_network
 from training.models import create_model
 from training.trainer import LAST, Run, lr_factor, make_optimizer, train, update_ema
 
@@ -65,6 +67,33 @@ def test_a_checkpoint_of_another_recipe_is_refused(tiny, bank, tmp_path):
     train(tiny, bank, None, tmp_path, resume=False)
     with pytest.raises(TrainingError, match=r"last\.pt: lr is 0.001 there, 0.5 in the recipe"):
         train(dataclasses.replace(tiny, lr=0.5), bank, None, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("part", ["model", "ema"])
+def test_weights_of_another_network_are_refused_by_their_first_key(tiny, tmp_path, part):
+    path = tmp_path / LAST
+    ours, other = Run.start(tiny, None), create_model("focus_on_depth_small").state_dict()
+    save_checkpoint(path, dataclasses.replace(ours.checkpoint(tiny, "abc"), **{part: other}))
+    # the encoder is the same; the decoder's first tensor is the first that differs
+    said = (
+        r"last\.pt: decoder\.reassemble\.0\.project\.0\.weight has shape \(32, 16, 1, 1\) there, \(8, 16, 1, 1\) here$"
+    )
+    with pytest.raises(TrainingError, match=said):
+        Run.resume(tiny, path)
+
+
+def test_weights_with_a_key_too_few_or_too_many_are_refused(tiny, tmp_path):
+    path = tmp_path / LAST
+    checkpoint = Run.start(tiny, None).checkpoint(tiny, "abc")
+    short = dict(checkpoint.ema)
+    del short["depth_head.body.4.bias"]
+    for state, said in (
+        (short, r"depth_head\.body\.4\.bias has shape None there, \(1,\) here"),
+        (checkpoint.ema | {"more": torch.zeros(2)}, r"more has shape \(2,\) there, None here"),
+    ):
+        save_checkpoint(path, dataclasses.replace(checkpoint, ema=state))
+        with pytest.raises(TrainingError, match=said):
+            served_network(load_checkpoint(path), f"checkpoint {path}")
 
 
 def test_a_run_may_be_made_longer(tiny, bank, tmp_path):
