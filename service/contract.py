@@ -24,8 +24,8 @@ NETWORK_SIZES: tuple[Size, ...] = (
     (192, 576),
 )
 """The fixed input sizes, about 0.1 megapixel each: photos are letterboxed to the one nearest in aspect (1:1, 4:3,
-3:2, 13:7 and their portrait turns, and 3:1 for panoramas and cars' cameras), because Triton's batcher only joins requests of equal shape. Multiples of 32,
-the encoder's stride."""
+3:2, 13:7 and their portrait turns, and 3:1 for panoramas and cars' cameras), because Triton's batcher only joins
+requests of equal shape. Multiples of 32, the encoder's stride."""
 
 CANARY_SIZE: Size = (64, 64)
 """Input of the readiness probe: a real inference, small enough to repeat every second."""
