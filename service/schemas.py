@@ -61,7 +61,11 @@ class DepthQuery(_Query):
         Literal["image", "native"], Field(description="the photo's own size, or the network's (much cheaper)")
     ] = "image"
     edges: Annotated[
-        Literal["raw", "sharp"], Field(description="`raw` interpolates; `sharp` follows the photo's edges")
+        Literal["raw", "sharp"],
+        Field(
+            description="`raw` interpolates; `sharp` makes the map's steps hard, puts them on the photo's edges, "
+            "and leaves slopes and flat parts alone. No effect with `size=native`"
+        ),
     ] = "raw"
     colormap: Annotated[Colormap, Field(description="colours of `format=preview`")] = "turbo"
     near: Annotated[
@@ -90,7 +94,8 @@ class SegmentationQuery(_Query):
     format: Annotated[str | None, _named(MaskFormat, "wins over `Accept`; default `png`")] = None
     size: Annotated[Literal["image", "native"], Field(description="the photo's own size, or the network's")] = "image"
     edges: Annotated[
-        Literal["raw", "sharp"], Field(description="`raw` interpolates; `sharp` follows the photo's edges")
+        Literal["raw", "sharp"],
+        Field(description="`raw` interpolates; `sharp` follows the photo's edges. No effect with `size=native`"),
     ] = "raw"
 
 

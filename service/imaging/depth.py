@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.contract import Size
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import check_inside
-from service.imaging.upsampling import guided_upsample
+from service.imaging.sharpening import sharp_upsample
 
 Colormap = Literal["turbo", "inferno", "magma", "viridis", "plasma", "gray"]
 
@@ -170,10 +170,10 @@ def colourise(
 
 
 def upsample_guided(inverse_depth: NDArray[Any], photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A map brought to the photo's size with its edges on the photo's edges, never beyond the map's own range.
+    """A map brought to the photo's size, its steps hard and on the photo's edges, never beyond the map's own range.
 
     Args:
         inverse_depth: (h, w), covering exactly the photo's area.
         photo: uint8 (H, W, 3).
     """
-    return guided_upsample(finite(inverse_depth), photo)
+    return sharp_upsample(finite(inverse_depth), photo)

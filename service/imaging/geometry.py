@@ -5,6 +5,7 @@ half a pixel on the way there and back.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -46,6 +47,25 @@ def resize(image: NDArray[Scalar], size: Size) -> NDArray[Scalar]:
     source: NDArray[Any] = image
     resized: NDArray[Any] = cv2.resize(source, (width, height), interpolation=method)
     return resized.reshape(height, width, *image.shape[2:])
+
+
+def row_strips(source_rows: int, rows: int, strip_rows: int) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+    """Enlarge along the rows a strip at a time, as `resize` does: strip = weights @ source[needed].
+
+    Yields:
+        the rows of a strip, the source rows needed for them, float32 weights (made, needed).
+    """
+    places = np.clip((np.arange(rows) + 0.5) * source_rows / rows - 0.5, 0, source_rows - 1)
+    above = np.minimum(places.astype(np.int64), max(0, source_rows - 2))
+    for start in range(0, rows, strip_rows):
+        stop = min(rows, start + strip_rows)
+        first, end = int(above[start]), min(source_rows, int(above[stop - 1]) + 2)
+        made, share = np.arange(stop - start), (places - above)[start:stop]
+        weights = np.zeros((stop - start, end - first), np.float32)
+        weights[made, above[start:stop] - first] = 1 - share
+        if source_rows > 1:
+            weights[made, above[start:stop] - first + 1] = share
+        yield slice(start, stop), slice(first, end), weights
 
 
 def bounded_long_side(size: tuple[int, ...]) -> int:
