@@ -39,6 +39,8 @@ def test_callers_that_give_up_do_not_add_threads() -> None:
         await asyncio.sleep(0)
         release.set()
         assert await asyncio.wait_for(late, 10) == "served"
+        while running:  # the other worker may still be on its way out
+            await asyncio.sleep(0.001)
         pipeline.close()
 
     asyncio.run(test())

@@ -33,7 +33,7 @@ def test_export_writes_a_whole_version(checkpoint, photos, tmp_path):
     assert metadata["sha256"] == file_sha256(folder / "model.onnx")
     assert metadata["config"]["model"] == "focus_on_depth_tiny"
     assert metadata["checkpoint"] == {"file": "runs/tiny/last.pt", "sha256": "0" * 64, "step": 0, "commit": "abc"}
-    assert set(metadata["parity"]) == {"onnxruntime", "openvino_f32", "openvino_bf16"}
+    assert set(metadata["parity"]) == {"torchscript", "onnxruntime", "openvino_f32", "openvino_bf16"}
     assert metadata["gflop"]["value"] > 0.1
 
     assert b".py" not in (folder / "model.onnx").read_bytes()
