@@ -1,4 +1,4 @@
-"""Bringing a network's small map to the photo's size along the photo's own edges.
+"""Bringing a network's small matte to the photo's size along the photo's own edges; depth has `sharpening`.
 
 Fast guided filter, He and Sun 2015 (arXiv 1505.00996): in every window of the small map, map = a * gray + b by least
 squares; a and b, not the map, are interpolated and applied to the full photo. The window fits are made on a copy of at

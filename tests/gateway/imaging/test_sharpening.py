@@ -52,6 +52,15 @@ def test_each_ramp_is_measured_by_the_smallest_window_in_which_it_is_over() -> N
     assert steps.far[4, 13] == pytest.approx(0.4)
 
 
+def test_stairs_of_doubled_pixels_are_one_ramp() -> None:
+    """A head that doubles its pixels draws treads; they are not the levels of the step."""
+    half = soft_step(20, 10, 1.0, height=15)
+    steps = find_steps(np.repeat(np.repeat(half, 2, axis=0), 2, axis=1))
+    assert steps.ramp[15, 17:23].all()
+    assert steps.far[15, 17:23].max() < 0.03
+    assert steps.near[15, 17:23].min() > 0.97
+
+
 def test_slopes_are_no_steps() -> None:
     slope = np.tile(np.linspace(0, 1, 90, dtype=np.float32), (70, 1))
     assert not find_steps(slope).ramp[:, 14:-14].any()
