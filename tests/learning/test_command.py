@@ -1,12 +1,23 @@
 import dataclasses
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import pytest
 import yaml
 
-from training.__main__ import main
+from training.__main__ import _parser, main
+
+TRAINING_PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+DOCUMENTED = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", TRAINING_PAGE, re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("python -m training ")
+]
 
 
 def one_line(capsys):
@@ -22,6 +33,11 @@ def test_every_command_has_help(command, capsys):
         main([command, "--help"])
     assert stop.value.code == 0
     assert "usage: python -m training" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", DOCUMENTED, ids=[line.split()[3] for line in DOCUMENTED])
+def test_commands_of_the_training_page_are_understood(line):
+    assert _parser().parse_args(shlex.split(line)[3:]).run
 
 
 def test_help_of_the_whole_needs_no_torch():
