@@ -54,7 +54,9 @@ def sharp_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) -
     if high <= low or height * width <= source.size:
         return resize(source, (height, width))
     relative = (source - np.float32(low)) / np.float32(high - low)
-    steps = find_steps(relative)
+    # pixels that a network's head doubles would make every contour a staircase
+    even: NDArray[Any] = cv2.GaussianBlur(relative, (3, 3), 0, borderType=cv2.BORDER_REFLECT)
+    steps = find_steps(even)
     if not steps.ramp.any():
         return resize(source, (height, width))
     size, per_map_px = working_grid((height, width), (source.shape[0], source.shape[1]))
@@ -65,7 +67,7 @@ def sharp_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) -
     far = resize(np.where(steps.ramp, steps.far, 0), size) * inverse
     near = resize(np.where(steps.ramp, steps.near, 0), size) * inverse
     guide = resize(photo, size).astype(np.float32) * np.float32(1 / 255)
-    slopes, offset = _shares(plain, far, near, ramp, guide, radius)
+    slopes, offset = _shares(resize(even, size), far, near, ramp, guide, radius)
     moves = ramp > 0
     far = np.where(moves, np.minimum(far, plain), plain)
     gap = np.where(moves, np.maximum(near, plain) - far, np.float32(0))

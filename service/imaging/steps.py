@@ -126,9 +126,8 @@ def _walk(rises: FloatMap, steepest: FloatMap) -> tuple[NDArray[np.intp], FloatM
     """
     steps, going = np.zeros(steepest.shape, np.intp), np.ones(steepest.shape, np.bool_)
     steepest = steepest.copy()
-    for index, rise in enumerate(rises):
-        # heads that double their pixels make stairs: every other rise is nothing
-        going &= np.maximum(rise, rises[min(index + 1, len(rises) - 1)]) > _FLAT * steepest
+    for rise in rises:
+        going &= rise > _FLAT * steepest
         steps += going
         np.maximum(steepest, rise, out=steepest, where=going)
     return steps, steepest
