@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.contract import Size
 from service.imaging.filling import push_pull
 from service.imaging.geometry import bounded_long_side, neighbourhood, resize
-from service.imaging.lens import blur, shrink, working_scale
+from service.imaging.lens import Aperture, blur, shrink, working_scale
 
 FloatMap = NDArray[np.float32]
 
@@ -123,7 +123,7 @@ def over(below: FloatMap, above: FloatMap) -> FloatMap:
 
 
 def composite(
-    light: FloatMap, sharp: FloatMap, layers: Stack, subject: FloatMap | None, blades: int
+    light: FloatMap, sharp: FloatMap, layers: Stack, subject: FloatMap | None, aperture: Aperture
 ) -> tuple[FloatMap, FloatMap]:
     """Render all layers.
 
@@ -133,7 +133,7 @@ def composite(
         sharp: the same without highlight recovery, for the layer in focus.
         layers: the stack of this photo.
         subject: float32 (H, W), matte of what counts as in the focal plane, or None.
-        blades: corners of the aperture, 0 for a disc.
+        aperture: shape of the blur.
 
     Returns:
         linear light float32 (H, W, 3) and the coverage (H, W) of all that lies in front of the focal layer.
@@ -151,7 +151,7 @@ def composite(
                 continue
             rgba = _layer(sharp if index == layers.focal else light, layers, index, subject, scale, window)
             if index != layers.focal:
-                rgba = blur(rgba, radius, scale, blades, inverted=index > layers.focal)
+                rgba = blur(rgba, radius, scale, aperture, inverted=index > layers.focal)
             if group is None:
                 group = _Pile(np.zeros((size[0] // scale, size[1] // scale, 4), np.float32), scale)
             part = group.rgba[window.at(scale)]

@@ -6,6 +6,7 @@ relative inverse depth leaves one free factor, `strength_px`, proportional to 1 
 """
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -45,28 +46,51 @@ def strength_from_blur(blur: float, long_side_px: int) -> float:
     return blur * strength_from_f_number(_WIDEST_F_NUMBER, long_side_px)
 
 
+@dataclass(frozen=True, slots=True)
+class Aperture:
+    """The lens's opening.
+
+    Attributes:
+        blades: corners, 3 or more; 0 for a disc.
+        rotation_deg: turn against the clock; at 0 a corner points up.
+        curvature: 0 straight blades .. 1 a disc.
+    """
+
+    blades: int = 0
+    rotation_deg: float = 0.0
+    curvature: float = 0.0
+
+    @property
+    def is_disc(self) -> bool:
+        """Whether nothing of the blades shows."""
+        return self.blades < 3 or self.curvature >= 1
+
+
+DISC: Final = Aperture()
+
+
 @lru_cache(maxsize=256)
-def _kernel(radius_20: int, blades: int, inverted: bool) -> NDArray[np.float32]:
+def _kernel(radius_20: int, aperture: Aperture = DISC, inverted: bool = False) -> NDArray[np.float32]:
     """Aperture of `radius_20` twentieths of a pixel, sampled by pixel area, sum 1. Read-only: it is shared.
 
-    A polygon has the disc's area and a corner at the top; seen from the other side of the focal plane, at the bottom.
+    A polygon has the disc's area; seen from the other side of the focal plane it is turned by half a turn.
     """
     radius = radius_20 / 20
-    corner = angle = apothem = 0.0
-    if blades >= 3:
-        angle = math.pi / blades
-        apothem = radius * math.sqrt(angle / math.tan(angle))
-        corner = apothem / math.cos(angle)
-    half = math.ceil(max(radius, corner) + 0.5)
+    reach = radius
+    if not aperture.is_disc:
+        angle = math.pi / aperture.blades
+        reach *= math.sqrt(angle / math.tan(angle)) / math.cos(angle)
+    half = math.ceil(max(radius, reach) + 0.5)
     side = 2 * half + 1
     offsets = (np.arange(side * _SUBSAMPLES) + 0.5) / _SUBSAMPLES - side / 2
     x, y = offsets[None, :], offsets[:, None]
-    if blades >= 3:
-        up = -math.pi / 2 if inverted else math.pi / 2
-        normals = [up + angle * (2 * index + 1) for index in range(blades)]
-        inside = np.all([x * math.cos(normal) - y * math.sin(normal) <= apothem for normal in normals], axis=0)
-    else:
-        inside = x * x + y * y <= radius * radius
+    border: Any = radius
+    if not aperture.is_disc:
+        turn = math.pi / 2 + math.radians(aperture.rotation_deg) + (math.pi if inverted else 0)
+        along = np.mod(np.arctan2(-y, x) - turn, 2 * angle) - angle  # from the middle of a blade
+        straight = radius * math.sqrt(angle / math.tan(angle)) / np.cos(along)
+        border = straight + aperture.curvature * (radius - straight)
+    inside = x * x + y * y <= border * border
     kernel = inside.reshape(side, _SUBSAMPLES, side, _SUBSAMPLES).mean(axis=(1, 3), dtype=np.float64)
     kernel = (kernel / kernel.sum()).astype(np.float32)
     kernel.flags.writeable = False
@@ -79,7 +103,9 @@ def working_scale(radius_px: float) -> int:
     return 1 if radius_px < 4 else 2 if radius_px < 12 else 4
 
 
-def blur(layer: NDArray[np.float32], radius_px: float, scale: int, blades: int = 0, inverted: bool = False) -> Any:
+def blur(
+    layer: NDArray[np.float32], radius_px: float, scale: int, aperture: Aperture = DISC, inverted: bool = False
+) -> Any:
     """Convolve a layer that is already shrunk by `scale` with an aperture of `radius_px` full-size pixels.
 
     Shrinking by area and enlarging linearly each blur a little themselves (variances s^2/12 and s^2/6 per axis against
@@ -89,11 +115,11 @@ def blur(layer: NDArray[np.float32], radius_px: float, scale: int, blades: int =
         layer: float32 (h, w, C), C up to 4.
         radius_px: radius of the circle of confusion at full size.
         scale: 1, 2 or 4.
-        blades: 0 for a disc, else the corners of the aperture.
+        aperture: its shape.
         inverted: the aperture's image of what lies on the other side of the focal plane.
     """
     own = radius_px if scale == 1 else math.sqrt(max(radius_px**2 - scale**2, 0.25)) / scale
-    kernel = _kernel(max(1, round(own * 20)), blades, inverted and blades % 2 == 1)
+    kernel = _kernel(max(1, round(own * 20)), aperture, inverted and not aperture.is_disc)
     return cv2.filter2D(layer, -1, kernel, borderType=cv2.BORDER_REPLICATE)
 
 

@@ -5,6 +5,7 @@ the same photo costs only the second. The lens itself is in `lens`, its layers i
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import check_inside, resize
 from service.imaging.layers import composite, opaque, stack
-from service.imaging.lens import MAX_COC_SHARE, strength_from_blur, strength_from_f_number
+from service.imaging.lens import MAX_COC_SHARE, Aperture, strength_from_blur, strength_from_f_number
 from service.imaging.light import lamps, to_display, to_linear
 from service.imaging.snapping import snap_edges, snap_to_matte
 
 __all__ = [
     "MAX_COC_SHARE",
     "Scene",
+    "coc",
     "focus_depth_at",
     "prepare",
     "render",
@@ -105,66 +107,123 @@ def render(
     *,
     focus: float,
     strength_px: float,
-    subject: int | None = None,
+    subject: int | Sequence[int] | None = None,
     blades: int = 0,
+    rotation_deg: float = 0.0,
+    curvature: float = 0.0,
     highlights: float | Literal["auto", "off"] = "auto",
     front: float = 1.0,
     back: float = 1.0,
+    depth_range: float = 0.0,
 ) -> NDArray[np.uint8]:
     """The photo as a lens focused on `focus` would show it.
 
-    Radius of the circle of confusion in pixels: strength_px * |inverse_depth - focus|. A strength of 0 and a constant
-    depth map, which says nothing about depth, give the input back bit for bit.
+    A strength of 0 and a constant depth map, which says nothing about depth, give the input back bit for bit.
 
     Args:
         scene: from `prepare`.
         focus: inverse depth in focus, 0..1.
-        strength_px: radius per unit of inverse depth, >= 0; no more than the photo's short side, which only matters
-            on strips of more than 16 : 1.
-        subject: index of the matte that counts as lying in the focal plane, whatever its depth; None for none.
+        strength_px: radius of the circle of confusion per unit of inverse depth, >= 0; no more than the photo's short
+            side, which only matters on strips of more than 16 : 1.
+        subject: index of the matte that counts as lying in the focal plane, whatever its depth, or several; None or
+            empty for none.
         blades: corners of the aperture, 3 or more; 0 for a disc.
+        rotation_deg: turn of the aperture, degrees against the clock; at 0 a corner points up.
+        curvature: 0 straight blades .. 1 a disc.
         highlights: extra light for small clipped lamps in dark surroundings, once they are blurred: 0..1 as a share of
             six times white, "auto" for all of it, "off" for none.
         front: factor on the blur of what is nearer than the focus, 0..1.
         back: factor on the blur of what is farther.
+        depth_range: inverse depths this far from `focus` to either side are still sharp; the radius counts from there.
 
     Returns:
         uint8 (H, W, 3). Pixels that are in focus and not behind a blurred nearer object are the input's own.
 
     Raises:
-        ValueError: a number that is not finite, a negative strength, or no such subject.
+        ValueError: a number that is not finite or negative where it must not be, no such aperture or subject.
     """
-    if (
-        not all(math.isfinite(value) for value in (focus, strength_px, front, back))
-        or min(strength_px, front, back) < 0
-    ):
-        raise ValueError(f"focus {focus}, strength {strength_px}, front {front}, back {back}: finite and not negative")
-    if subject is not None and not 0 <= subject < len(scene.mattes):
-        raise ValueError(f"there is no subject {subject}; the scene has {len(scene.mattes)}")
-    strength_px = min(strength_px, min(scene.inverse_depth.shape))
-    coc = _circles(scene.inverse_depth, focus, strength_px, front, back)
-    matte = scene.mattes[subject] if subject is not None else None
-    if matte is not None:
-        coc[matte > 127] = 0
-    reach = max(float(coc.max()), -float(coc.min()))
+    if not (math.isfinite(rotation_deg) and 0 <= curvature <= 1 and (blades == 0 or blades >= 3)):
+        raise ValueError(
+            f"aperture: {blades} blades (0, or 3 or more), turned by {rotation_deg}, curvature {curvature}"
+        )
+    circles = coc(
+        scene,
+        focus=focus,
+        strength_px=strength_px,
+        subject=subject,
+        front=front,
+        back=back,
+        depth_range=depth_range,
+    )
+    reach = max(float(circles.max()), -float(circles.min()))
     if float(np.ptp(scene.inverse_depth)) < _FLAT or reach == 0:
         return scene.image.copy()
+    matte = _matte_of(scene, subject)
     gain = {"auto": _AUTO_GAIN, "off": 0.0}.get(highlights) if isinstance(highlights, str) else highlights * _AUTO_GAIN
     lit = scene.lamps if gain else None
-    shrink = math.ceil(math.sqrt(coc.size / _WORKING_PIXELS)) if coc.size > _WORKING_PIXELS else 1
-    rendered, in_front = _rendered(scene.image, coc, matte, lit, gain or 0.0, blades, shrink)
-    return _with_sharp_parts(scene.image, rendered, in_front, coc, matte, shrink)
+    shrink = math.ceil(math.sqrt(circles.size / _WORKING_PIXELS)) if circles.size > _WORKING_PIXELS else 1
+    aperture = Aperture(blades, rotation_deg, curvature)
+    rendered, in_front = _rendered(scene.image, circles, matte, lit, gain or 0.0, aperture, shrink)
+    return _with_sharp_parts(scene.image, rendered, in_front, circles, matte, shrink)
 
 
-def _circles(inverse_depth: FloatMap, focus: float, strength_px: float, front: float, back: float) -> FloatMap:
-    """Signed circles of confusion: 0 up to `_SHARP_PX`, the lens's own from `_SHARP_END_PX`, linear between."""
-    coc = (inverse_depth - np.float32(focus)) * np.float32(strength_px)
-    if front != 1 or back != 1:
-        coc *= np.where(coc > 0, np.float32(front), np.float32(back))
-    radius = np.abs(coc)
+def coc(
+    scene: Scene,
+    *,
+    focus: float,
+    strength_px: float,
+    subject: int | Sequence[int] | None = None,
+    front: float = 1.0,
+    back: float = 1.0,
+    depth_range: float = 0.0,
+) -> FloatMap:
+    """The circles of confusion that `render` uses, with the same arguments.
+
+    Radius in pixels: strength_px * max(0, |inverse_depth - focus| - depth_range), eased to 0 below a pixel; 0 on the
+    subjects.
+
+    Returns:
+        float32 (H, W), positive in front of the focal plane, negative behind it.
+
+    Raises:
+        ValueError: a number that is not finite, a negative strength, factor or range, or no such subject.
+    """
+    numbers = {"focus": focus, "strength_px": strength_px, "front": front, "back": back, "depth_range": depth_range}
+    if not all(math.isfinite(value) and (value >= 0 or name == "focus") for name, value in numbers.items()):
+        raise ValueError(f"{numbers}: finite, and not negative beside the focus")
+    strength_px = min(strength_px, min(scene.inverse_depth.shape))
+    circles = _circles(scene.inverse_depth, focus, depth_range, (strength_px * front, strength_px * back))
+    matte = _matte_of(scene, subject)
+    if matte is not None:
+        circles[matte > 127] = 0
+    return circles
+
+
+def _matte_of(scene: Scene, subject: int | Sequence[int] | None) -> NDArray[np.uint8] | None:
+    """The matte of all subjects together, whatever their order: shares of one pixel add up."""
+    chosen = {subject} if isinstance(subject, int) else set(subject or ())
+    for index in chosen:
+        if not 0 <= index < len(scene.mattes):
+            raise ValueError(f"there is no subject {index}; the scene has {len(scene.mattes)}")
+    matte: NDArray[Any] | None = None
+    for index in sorted(chosen):
+        matte = scene.mattes[index] if matte is None else cv2.add(matte, scene.mattes[index])
+    return matte
+
+
+def _circles(inverse_depth: FloatMap, focus: float, depth_range: float, px: tuple[float, float]) -> FloatMap:
+    """Signed circles of confusion for strengths `px` in front and behind, the smallest eased.
+
+    0 up to `_SHARP_PX`, the lens's own from `_SHARP_END_PX`, linear between.
+    """
+    circles = inverse_depth - np.float32(focus)
+    if depth_range:
+        circles -= np.clip(circles, -np.float32(depth_range), np.float32(depth_range))
+    circles *= np.float32(px[0]) if px[0] == px[1] else np.where(circles > 0, np.float32(px[0]), np.float32(px[1]))
+    radius = np.abs(circles)
     eased = (radius - np.float32(_SHARP_PX)) * np.float32(_SHARP_END_PX / (_SHARP_END_PX - _SHARP_PX))
     eased = np.clip(eased, 0, radius)
-    return np.copysign(eased, coc)
+    return np.copysign(eased, circles)
 
 
 def _rendered(
@@ -173,7 +232,7 @@ def _rendered(
     matte: NDArray[np.uint8] | None,
     lit: NDArray[np.uint8] | None,
     gain: float,
-    blades: int,
+    aperture: Aperture,
     shrink: int,
 ) -> tuple[FloatMap, FloatMap]:
     """The composite of all layers in linear light, and the coverage in front of the focal plane, at 1 / `shrink`."""
@@ -191,7 +250,7 @@ def _rendered(
         light[..., :3] *= (1 + np.float32(gain) * np.pad(lit, padding).astype(np.float32))[..., None]
     subject = np.pad(matte, padding, mode="edge").astype(np.float32) / np.float32(255) if matte is not None else None
     layers = stack(np.ascontiguousarray(np.pad(coc, padding, mode="edge")))
-    rendered, in_front = composite(light, sharp, layers, subject, blades)
+    rendered, in_front = composite(light, sharp, layers, subject, aperture)
     return rendered[: size[0], : size[1]], in_front[: size[0], : size[1]]
 
 

@@ -176,11 +176,57 @@ def test_polygon_apertures_are_polygons() -> None:
 
 
 def test_kernels() -> None:
-    for blades in (0, 5, 6, 9):
-        kernel = lens._kernel(200, blades, False)
+    for aperture in (lens.DISC, *(lens.Aperture(blades, 10, curvature) for blades in (3, 5, 6, 9) for curvature in (0, 0.5, 1))):  # fmt: skip # noqa: E501
+        kernel = lens._kernel(200, aperture)
         assert kernel.sum() == pytest.approx(1, abs=1e-5)
-        assert (kernel > 0.5 * kernel.max()).sum() == pytest.approx(math.pi * 100, rel=0.04)
-    assert (lens._kernel(200, 5, True) == lens._kernel(200, 5, False)[::-1]).all()
+        assert (kernel > 0.5 * kernel.max()).sum() == pytest.approx(math.pi * 100, rel=0.05)
+    pentagon = lens.Aperture(5)
+    assert np.allclose(lens._kernel(200, pentagon, True), lens._kernel(200, pentagon)[::-1, ::-1], atol=1e-6)
+    assert np.allclose(lens._kernel(200, lens.Aperture(5, 180)), lens._kernel(200, pentagon, True), atol=1e-6)
+    assert np.allclose(lens._kernel(200, lens.Aperture(4, 90)), lens._kernel(200, lens.Aperture(4)), atol=1e-6)
+    assert (lens._kernel(200, lens.Aperture(5, 20, 1.0)) == lens._kernel(200)).all()
+    rows = np.flatnonzero(lens._kernel(200, pentagon).any(axis=1))
+    up = lens._kernel(200, pentagon)[rows[0]]
+    assert (up > 0).sum() < 5  # a corner points up
+
+
+def test_several_subjects_are_sharp_at_once() -> None:
+    image, inverse_depth = random_scene(5)
+    mattes = np.zeros((3, 90, 120), np.float32)
+    mattes[0, 10:40, 10:40], mattes[1, 50:80, 50:80], mattes[2, 10:40, 80:110] = 1, 1, 1
+    inverse_depth = 0.3 * inverse_depth + 0.65 * mattes[0] + 0.5 * mattes[1] + 0.6 * mattes[2]
+    scene = prepare(image, inverse_depth, mattes)
+    result = render(scene, focus=1.0, strength_px=25, subject=[1, 0])
+    both = cv2.erode((mattes[0] + mattes[1]).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    assert (result[both] == image[both]).all()
+    assert np.abs(result[12:38, 82:108].astype(int) - image[12:38, 82:108]).mean() > 3
+    assert (result == render(scene, focus=1.0, strength_px=25, subject=(0, 1))).all()
+    assert (render(scene, focus=0.5, strength_px=9, subject=[]) == render(scene, focus=0.5, strength_px=9)).all()
+
+
+def test_depth_range_is_sharp_and_the_radius_counts_from_its_border() -> None:
+    image, _ = random_scene(3)
+    inverse_depth = np.tile(np.linspace(0, 1, 120, dtype=np.float32), (90, 1))
+    scene = prepare(image, inverse_depth)
+    assert (render(scene, focus=0.5, strength_px=30, depth_range=0.5) == image).all()
+    circles = refocus.coc(scene, focus=0.5, strength_px=30, depth_range=0.2)
+    within = np.abs(inverse_depth - 0.5) <= 0.2
+    assert (circles[within] == 0).all()
+    assert circles.min() == pytest.approx(-9, abs=0.1)
+    assert circles.max() == pytest.approx(9, abs=0.1)
+    assert np.abs(np.diff(circles, axis=1)).max() < 0.5  # no step at the border
+    result = render(scene, focus=0.5, strength_px=30, depth_range=0.2)
+    assert (result[:, 40:70] == image[:, 40:70]).all()
+
+
+def test_circles_of_confusion() -> None:
+    image, inverse_depth = half_plane(0.9, 0.2)
+    scene = prepare(image, inverse_depth, (inverse_depth > 0.5)[None].astype(np.float32))
+    circles = refocus.coc(scene, focus=0.5, strength_px=20, front=0.5)
+    assert circles[80, 20] == pytest.approx(4)
+    assert circles[80, 140] == pytest.approx(-6)
+    assert circles.dtype == np.float32
+    assert refocus.coc(scene, focus=0.5, strength_px=20, subject=0)[80, 20] == 0
 
 
 def test_lamps_are_small_clipped_and_in_the_dark() -> None:
@@ -252,8 +298,19 @@ def test_bad_input() -> None:
         prepare(image, inverse_depth, np.zeros((90, 120), np.float32))
     scene = prepare(image, np.full_like(inverse_depth, np.nan))
     assert (render(scene, focus=0, strength_px=10) == image).all()
-    for options in ({"focus": math.nan}, {"strength_px": -1}, {"strength_px": math.inf}, {"subject": 0}):
-        with pytest.raises(ValueError, match=r"finite|subject"):
+    bad: tuple[dict[str, object], ...] = (
+        {"focus": math.nan},
+        {"strength_px": -1},
+        {"strength_px": math.inf},
+        {"depth_range": -0.1},
+        {"subject": 0},
+        {"subject": [0]},
+        {"blades": 2},
+        {"curvature": 2.0},
+        {"rotation_deg": math.nan},
+    )
+    for options in bad:
+        with pytest.raises(ValueError, match=r"finite|subject|aperture"):
             render(scene, **({"focus": 0.5, "strength_px": 3.0} | options))
 
 
