@@ -5,13 +5,16 @@ DepthlensError
 │   ├── EmptyBody             empty_body
 │   └── BrokenImage           truncated_image, damaged_image, empty_image
 ├── UnknownModel 404          unknown_model (the router's own: unknown_route, and 405 method_not_allowed)
+├── UnknownScene 404          unknown_scene
 ├── NotAcceptable 406         not_acceptable
 ├── TooLarge 413              body_too_large, image_too_large, image_too_long, too_many_scans, metadata_too_large,
 │                             side_too_long_for_format
 ├── UnsupportedMedia 415      not_an_image, unsupported_format, unsupported_content_type, unsupported_encoding
 ├── InvalidParameter 422      invalid_parameter, not_metric
 │   ├── OutsideImage          outside_image
-│   └── NotAPerson            not_a_person
+│   ├── NotAPerson            not_a_person
+│   ├── UnknownPerson         unknown_person
+│   └── UnusableMap           invalid_map
 ├── ClientLeft 499            client_left
 ├── ContractViolation 500     internal_error
 ├── ModelFailed 502           model_failed
@@ -112,6 +115,14 @@ class UnknownModel(DepthlensError):
     code = "unknown_model"
 
 
+class UnknownScene(DepthlensError):
+    """404: no scene under that token, or no longer."""
+
+    status = 404
+    title = "Unknown scene"
+    code = "unknown_scene"
+
+
 class NotAcceptable(DepthlensError):
     """406: none of the formats asked for can be had; the body lists those that can."""
 
@@ -156,6 +167,20 @@ class NotAPerson(InvalidParameter):
 
     title = "No person at the point"
     code = "not_a_person"
+
+
+class UnknownPerson(InvalidParameter):
+    """422: a person asked for by number who was not found in the photo; the body lists those who were."""
+
+    title = "No such person"
+    code = "unknown_person"
+
+
+class UnusableMap(InvalidParameter):
+    """422: an uploaded depth map or mask of the wrong size, kind or content."""
+
+    title = "Map not usable"
+    code = "invalid_map"
 
 
 class ClientLeft(DepthlensError):

@@ -1,10 +1,12 @@
-"""The image in a request: a multipart field called `image`, or the raw body. Both give the same bytes.
+"""The files in a request: multipart fields, of which `image` is the photo, or the photo as the raw body.
 
-Nothing is written to disk: parts stay in memory, and the body is refused as soon as it passes the limit.
+Both give the same bytes. Nothing is written to disk: parts stay in memory, and the body is refused as soon as it passes
+the limit.
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -15,22 +17,33 @@ from service.errors import BadRequest, ClientLeft, EmptyBody, Overloaded, TooLar
 FIELD = "image"
 _MAX_PARTS = 16
 
-REQUEST_BODY = {
-    "required": True,
-    "description": "The photo: multipart field `image`, or the file's bytes as the body.",
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": [FIELD],
-                "properties": {FIELD: {"type": "string", "format": "binary"}},
-            }
+Parts = Mapping[str, bytes]
+"""Files of a request by field; the raw body counts as `image`."""
+
+
+def request_body(maps: Mapping[str, str], *, required: bool = True) -> dict[str, Any]:
+    """The request body in the OpenAPI document.
+
+    Args:
+        maps: further multipart fields and what each is.
+        required: whether there must be a body at all.
+    """
+    binary = {"type": "string", "format": "binary"}
+    fields = {FIELD: binary} | {name: binary | {"description": text} for name, text in maps.items()}
+    form = {"type": "object", "properties": fields} | ({"required": [FIELD]} if required else {})
+    return {
+        "required": required,
+        "description": f"The photo: multipart field `{FIELD}`, or the file's bytes as the body.",
+        "content": {
+            "multipart/form-data": {"schema": form},
+            "image/*": {"schema": binary},
+            "application/octet-stream": {"schema": binary},
         },
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-    },
-}
-"""The request body in the OpenAPI document."""
+    }
+
+
+REQUEST_BODY = request_body({})
+"""That of a route that takes a photo alone."""
 
 
 class _InMemoryParser(MultiPartParser):
@@ -76,13 +89,48 @@ class UploadShare:
 
 
 async def read_image(request: Request, max_bytes: int, share: UploadShare) -> bytes:
-    """The bytes of the posted image, counted in `share` as they come.
+    """The bytes of the posted image; raises as `read_parts` and `photo_of`."""
+    return photo_of(await read_parts(request, max_bytes, share))
+
+
+def photo_of(parts: Parts) -> bytes:
+    """The photo among the files of a request.
+
+    Raises:
+        EmptyBody, BadRequest: there is none, or it has no bytes.
+    """
+    if parts and FIELD not in parts:
+        raise _missing()
+    if not parts.get(FIELD):
+        raise EmptyBody("The image has zero bytes. Send the photo as multipart field `image` or as the body.")
+    return parts[FIELD]
+
+
+def _missing() -> BadRequest:
+    return BadRequest(
+        f"The form needs exactly one part called `{FIELD}`; it has 0.",
+        code="missing_image",
+        field=FIELD,
+        value=0,
+        limit=1,
+    )
+
+
+async def read_parts(request: Request, max_bytes: int, share: UploadShare, maps: Collection[str] = ()) -> Parts:
+    """The files of a request, counted in `share` as they come; none when the body is empty.
+
+    Args:
+        request: not yet read.
+        max_bytes: the largest body.
+        share: what this request holds of the memory for all.
+        maps: fields a form may have beside the photo. A form with still others is refused: one of them may be
+            misspelt. Without any, others are ignored.
 
     Raises:
         Overloaded: all bodies together would hold more memory than allowed.
         UnsupportedMedia: a content type or encoding that carries no image.
         TooLarge: more than `max_bytes`, declared or received.
-        EmptyBody, BadRequest: no image, or a multipart body that cannot be parsed.
+        BadRequest: a multipart body that cannot be parsed, has a field twice or one that is not known.
         ClientLeft: the client went during the upload.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -97,22 +145,19 @@ async def read_image(request: Request, max_bytes: int, share: UploadShare) -> by
     content_type = request.headers.get("content-type", "application/octet-stream").split(";")[0].strip().lower()
     try:
         if content_type == "multipart/form-data":
-            data = await _from_multipart(request, max_bytes, share)
-        elif content_type.startswith("image/") or content_type in ("", "application/octet-stream"):
+            return await _from_multipart(request, max_bytes, share, maps)
+        if content_type.startswith("image/") or content_type in ("", "application/octet-stream"):
             data = b"".join([chunk async for chunk in _bounded(request, max_bytes, share)])
-        else:
-            raise UnsupportedMedia(
-                "Send the photo as multipart field `image`, or as the body with Content-Type image/* or "
-                "application/octet-stream.",
-                code="unsupported_content_type",
-                field="Content-Type",
-                value=content_type[:80],
-            )
+            return {FIELD: data} if data else {}
     except ClientDisconnect as error:
         raise ClientLeft("The client closed the connection during the upload.") from error
-    if not data:
-        raise EmptyBody("The image has zero bytes. Send the photo as multipart field `image` or as the body.")
-    return data
+    raise UnsupportedMedia(
+        "Send the photo as multipart field `image`, or as the body with Content-Type image/* or "
+        "application/octet-stream.",
+        code="unsupported_content_type",
+        field="Content-Type",
+        value=content_type[:80],
+    )
 
 
 def _check_declared_length(request: Request, max_bytes: int) -> None:
@@ -141,7 +186,7 @@ async def _bounded(request: Request, max_bytes: int, share: UploadShare) -> Asyn
         yield chunk
 
 
-async def _from_multipart(request: Request, max_bytes: int, share: UploadShare) -> bytes:
+async def _from_multipart(request: Request, max_bytes: int, share: UploadShare, maps: Collection[str]) -> Parts:
     stream = _bounded(request, max_bytes, share)
     parser = _InMemoryParser(
         request.headers, stream, max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=max_bytes
@@ -155,23 +200,30 @@ async def _from_multipart(request: Request, max_bytes: int, share: UploadShare) 
     finally:
         await stream.aclose()
     try:
-        return await _image_part(form.getlist(FIELD))
+        if not maps and FIELD not in form:
+            raise _missing()
+        known = {FIELD, *maps}
+        unknown = sorted(set(form) - known)
+        if unknown and maps:
+            raise BadRequest(
+                f"There is no part called `{unknown[0][:40]}` here; parameters belong into the query.",
+                field=unknown[0][:40],
+                limit=sorted(known),
+            )
+        return {name: await _file(name, form.getlist(name)) for name in form if name in known}
     finally:
         await form.close()
 
 
-async def _image_part(parts: list[str | UploadFile]) -> bytes:
+async def _file(name: str, parts: list[str | UploadFile]) -> bytes:
     if len(parts) != 1:
         raise BadRequest(
-            f"The form needs exactly one part called `{FIELD}`; it has {len(parts)}.",
-            code="malformed_request" if parts else "missing_image",
-            field=FIELD,
+            f"The form needs exactly one part called `{name}`; it has {len(parts)}.",
+            field=name,
             value=len(parts),
             limit=1,
         )
     (part,) = parts
     if isinstance(part, str):  # parsed as text, so its bytes are lost
-        raise BadRequest(
-            f"The part `{FIELD}` has no file name; send it as a file (curl: -F {FIELD}=@photo.jpg).", field=FIELD
-        )
+        raise BadRequest(f"The part `{name}` has no file name; send it as a file (curl: -F {name}=@file).", field=name)
     return await part.read()
