@@ -23,6 +23,7 @@ from service.middleware import RequestMiddleware
 from service.pipeline import Pipeline
 from service.problems import handle
 from service.routes import depth, focus, health, models, segmentation
+from service.scenes import Scenes
 from service.settings import Settings
 from service.upload import UploadMemory
 
@@ -89,9 +90,10 @@ def _wire(settings: Settings, client: DepthClient, embedded: EmbeddedServer | No
     metrics = Metrics()
     if embedded is not None:
         metrics.watch_restarts(embedded)
+    cache = ByteCache(settings.cache_bytes, settings.cache_age_s, metrics)
     pipeline = Pipeline(
         client,
-        ByteCache(settings.cache_bytes, settings.cache_age_s, metrics),
+        cache,
         limits=Limits(max_pixels=settings.max_pixels, max_side=settings.max_side_px),
         worker_threads=settings.worker_threads,
     )
@@ -108,5 +110,6 @@ def _wire(settings: Settings, client: DepthClient, embedded: EmbeddedServer | No
         pipeline=pipeline,
         canary=Canary(client, settings.focus_model, period_s=settings.canary_period_s, on_failure=forget),
         uploads=UploadMemory(settings.max_upload_bytes),
+        scenes=Scenes(cache, settings.scene_age_s),
         embedded=embedded,
     )

@@ -1,9 +1,9 @@
 """The parts of one running gateway, and the frame every image request is answered in."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, TypeVar
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -16,9 +16,10 @@ from service.errors import DeadlineExceeded, InvalidParameter
 from service.inference import DepthClient
 from service.metrics import Metrics, Restarts
 from service.pipeline import Pipeline
+from service.scenes import Scenes
 from service.schemas import parse_decimal
 from service.settings import Settings
-from service.upload import UploadMemory, read_image
+from service.upload import Parts, UploadMemory, UploadShare, read_image, read_parts
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 
@@ -32,7 +33,9 @@ class EmbeddedServer(Restarts, Protocol):
         ...
 
 
-Job = Callable[[RequestContext, bytes], Awaitable[Response]]
+T = TypeVar("T")
+Read = Callable[[Request, int, UploadShare], Awaitable[T]]
+Job = Callable[[RequestContext, T], Awaitable[Response]]
 
 
 @dataclass(slots=True)
@@ -46,6 +49,7 @@ class Gateway:
     pipeline: Pipeline
     canary: Canary
     uploads: UploadMemory
+    scenes: Scenes
     embedded: EmbeddedServer | None = None
     draining: bool = False
 
@@ -56,21 +60,37 @@ class Gateway:
             return "healing"
         return None if self.canary.state.ready else str(self.canary.state.reason)
 
-    async def answer(self, request: Request, job: Job) -> Response:
+    async def answer(self, request: Request, job: Job[bytes]) -> Response:
+        """Answer a request that carries a photo and no more; raises as `answer_parts`."""
+        return await self._answer(request, read_image, job)
+
+    async def answer_parts(self, request: Request, maps: Collection[str], job: Job[Parts]) -> Response:
         """Read the upload, wait for a place, run `job`: all within the request's one deadline.
+
+        Args:
+            request: not yet read.
+            maps: multipart fields that may come beside the photo.
+            job: makes the answer from the files, which may be none.
 
         Raises:
             DeadlineExceeded: the time was up; the work is cancelled down to the model.
             ClientLeft: nobody is left to read the answer; likewise cancelled.
             Overloaded: no place within the deadline.
         """
+
+        async def read(request: Request, max_bytes: int, share: UploadShare) -> Parts:
+            return await read_parts(request, max_bytes, share, maps)
+
+        return await self._answer(request, read, job)
+
+    async def _answer(self, request: Request, read: Read[T], job: Job[T]) -> Response:
         context: RequestContext = request.state.context
         context.deadline = Deadline.after(self._timeout_s(request))
         self.admission.check_room()  # before a byte of the body is read
         try:
             async with asyncio.timeout(context.deadline.remaining_s()):
                 with self.uploads.share() as share:
-                    data = await read_image(request, self.settings.max_body_bytes, share)
+                    data = await read(request, self.settings.max_body_bytes, share)
 
                     async def admitted() -> Response:
                         async with self.admission.place(context):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,18 @@ from service.imaging import codec, depth, matte, people, refocus
 from service.imaging.codec import ImageHeader, Limits, Photo
 from service.imaging.geometry import Letterbox
 from service.inference import DepthClient, Prediction
+from service.maps import Maps, OwnMaps
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 FloatMap = NDArray[np.float32]
+
+Edge = Literal["matte", "guided", "hard"]
+"""Borders of people: refined by the photo, as the upsampled matte has them, or cut with no soft pixel."""
+
+TOKENS = "token"
+"""Kind of the cache's entries that are scenes given out by token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +73,24 @@ class FocusScene:
 
     Attributes:
         scene: the prepared photo, with its depth and one matte per person, nearest first.
+        people: those persons.
         exif: the upload's metadata with the orientation reset, or None.
-        model: name of the model that answered.
+        mime: media type of the upload.
+        model: name of the model that answered, `none` when nobody had to be asked.
         version: its version.
     """
 
     scene: refocus.Scene
+    people: tuple[people.Person, ...]
     exif: bytes | None
+    mime: str
     model: str
     version: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) as displayed."""
+        return self.scene.image.shape[0], self.scene.image.shape[1]
 
 
 def find_model(name: str | None, default: str, task: Task) -> ModelSpec:
@@ -126,8 +142,11 @@ class Pipeline:
             self._workers = None
 
     def forget(self) -> None:
-        """Drop every cached result: the models behind them may have changed."""
-        self._cache.clear()
+        """Drop every cached result: the models behind them may have changed.
+
+        Scenes given out by token stay what they were when their holders first saw them.
+        """
+        self._cache.clear(keep=TOKENS)
 
     async def open(self, context: RequestContext, data: bytes) -> Upload:
         """Check the header against the limits, before any decode."""
@@ -170,30 +189,44 @@ class Pipeline:
         self._cache.put("analysis", key, analysis, nbytes)
         return analysis
 
-    async def focus_scene(self, context: RequestContext, upload: Upload, spec: ModelSpec) -> FocusScene:
-        """The photo prepared for refocusing."""
-        key = (upload.digest, spec.name)
+    async def focus_scene(
+        self, context: RequestContext, upload: Upload, spec: ModelSpec, maps: OwnMaps, edge: Edge = "matte"
+    ) -> FocusScene:
+        """The photo prepared for refocusing; the model is asked for what `maps` do not say, and for nothing else."""
+        own_digest = await self.in_worker(context, "decode", maps.digest)
+        key = (upload.digest, None if maps.complete else spec.name, own_digest, edge)
         cached: FocusScene | None = self._cache.get("scene", key)
         if cached is not None:
             return cached
+        own = await self.in_worker(context, "decode", maps.read, upload.size)
         photo: Photo | None = self._cache.get("photo", upload.digest)
         if photo is None:  # not kept under its own key as well: the scene holds its pixels
             photo = await self.in_worker(context, "decode", codec.decode, upload.data, upload.header)
-        analysis = await self.analyse(context, upload, spec, photo)
-        scene = await self.in_worker(context, "render", _prepare, photo, analysis)
+        analysis = None if maps.complete else await self.analyse(context, upload, spec, photo)
+        scene = await self.in_worker(context, "render", _prepare, photo, upload.header.mime, analysis, own, edge)
         self._cache.put("scene", key, scene, scene.scene.nbytes)
         return scene
 
 
-def _prepare(photo: Photo, analysis: Analysis) -> FocusScene:
-    prediction = analysis.prediction
-    relative, _, _ = depth.normalise(analysis.native("inverse_depth"))
-    inverse_depth = depth.upsample_guided(relative, photo.pixels)
-    person = matte.upsample_guided(analysis.native("person"), photo.pixels)
-    mattes = people.split(person, inverse_depth, photo.pixels)
+def _prepare(photo: Photo, mime: str, analysis: Analysis | None, own: Maps, edge: Edge) -> FocusScene:
+    inverse_depth, person = own
+    refine = edge == "matte" and person is None  # a matte of the caller's own is taken as it is
+    if inverse_depth is None and analysis is not None:
+        relative, _, _ = depth.normalise(analysis.native("inverse_depth"))
+        inverse_depth = depth.upsample_guided(relative, photo.pixels)
+    if person is None and analysis is not None:
+        person = matte.upsample_guided(analysis.native("person"), photo.pixels)
+    assert inverse_depth is not None  # what is not the caller's own comes from the model
+    assert person is not None
+    mattes = people.split(person, inverse_depth, photo.pixels if refine else None)
+    if edge == "hard":
+        mattes = (mattes > matte.THRESHOLD).astype(np.float32)
+    scene = refocus.prepare(photo.pixels, inverse_depth, mattes)
     return FocusScene(
-        scene=refocus.prepare(photo.pixels, inverse_depth, mattes),
+        scene=scene,
+        people=tuple(people.describe(scene.mattes, scene.inverse_depth)),
         exif=photo.exif,
-        model=prediction.model,
-        version=prediction.version,
+        mime=mime,
+        model=analysis.prediction.model if analysis else "none",
+        version=analysis.prediction.version if analysis else "none",
     )

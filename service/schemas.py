@@ -4,7 +4,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -35,7 +35,39 @@ ModelName = Annotated[
 Colormap = Literal["turbo", "inferno", "magma", "viridis", "plasma", "gray"]
 DepthFormat = Literal["png16", "npy", "npz", "tiff", "preview", "json"]
 MaskFormat = Literal["png", "npy", "json"]
-PhotoFormat = Literal["same", "jpeg", "png", "webp", "avif", "tiff", "bmp", "gif"]
+FocusFormat = Literal["same", "jpeg", "png", "webp", "avif", "tiff", "bmp", "gif", "png16", "npy", "json", "zip"]
+
+_PEOPLE = re.compile(r"all|\d{1,3}(,\d{1,3})*", re.ASCII)
+
+
+def _people(values: list[str]) -> list[str]:
+    if not all(_PEOPLE.fullmatch(value) for value in values) or ("all" in values and len(values) > 1):
+        raise ValueError("must be a number, several as 0,2, or all")
+    return values
+
+
+def _highlights(value: Any) -> float | str:
+    number = parse_decimal(value) if isinstance(value, str) else value
+    if value in ("auto", "off"):
+        return str(value)
+    if not isinstance(number, float | int) or not 0 <= number <= 1:
+        raise ValueError("must be auto, off, or a number from 0 to 1")
+    return float(number)
+
+
+def _blades(value: int) -> int:
+    if value not in _BLADES:
+        raise ValueError("must be 0 for a disc, or 5 to 9")
+    return value
+
+
+_BLADES = (0, 5, 6, 7, 8, 9)
+People = Annotated[list[str], Field(max_length=64), AfterValidator(_people)]
+Highlights = Annotated[
+    float | Literal["auto", "off"],
+    PlainValidator(_highlights),
+    WithJsonSchema({"anyOf": [{"enum": ["auto", "off"]}, {"type": "number", "minimum": 0, "maximum": 1}]}),
+]
 
 
 class _Query(BaseModel):
@@ -110,12 +142,90 @@ class FocusQuery(_Query):
         Literal["auto", "subject", "plane"],
         Field(description="the clicked person whole, the clicked depth, or whichever the click is on"),
     ] = "auto"
+    person: Annotated[
+        People,
+        Field(
+            description="people to keep sharp, by the `id` of `output=people`: one, several (`0,2`), or `all`, "
+            "whatever their depths. Default: the one clicked. Without a click, the focus is on the first of them",
+            examples=[["0"], ["0,2"], ["all"]],
+        ),
+    ] = []
     f_number: Annotated[
         Number | None, Field(ge=1.0, le=22.0, description="aperture: larger = less blur; default 2.8")
     ] = None
     blur: Annotated[Share | None, Field(description="strength instead of `f_number`: 0 = none, 1 = f/1.4")] = None
+    max_coc: Annotated[
+        Number | None,
+        Field(
+            ge=0.0,
+            le=0.06,
+            description="largest radius of the circle of confusion as a share of the long side; the lens is stopped "
+            "down until this photo has none larger. Default 0.06",
+        ),
+    ] = None
+    depth_range: Annotated[
+        Number | None,
+        Field(
+            ge=0.0,
+            le=0.2,
+            description="half width of the inverse depths (0..1) that stay sharp. Default: 0 with a person, "
+            "max(0.01, 1.5 MAD round the click) in plane mode",
+        ),
+    ] = None
+    front: Annotated[Share, Field(description="share of the blur that is left to what is nearer than the focus")] = 1.0
+    back: Annotated[Share, Field(description="share of the blur that is left to what is farther")] = 1.0
+    blades: Annotated[
+        int,
+        AfterValidator(_blades),
+        Field(description="corners of the aperture; 0 = a disc", json_schema_extra={"enum": list(_BLADES)}),
+    ] = 0
+    rotation: Annotated[
+        Number, Field(ge=-360.0, le=360.0, description="turn of the aperture in degrees against the clock")
+    ] = 0.0
+    curvature: Annotated[Share, Field(description="of the blades: 0 = straight, 1 = a disc")] = 0.0
+    highlights: Annotated[
+        Highlights,
+        Field(description="light given back to small clipped lamps once they are blurred: `off`, `auto`, or a share"),
+    ] = "auto"
+    edge: Annotated[
+        Literal["matte", "guided", "hard"] | None,
+        Field(description="borders of people: refined (default), as upsampled, or without soft pixels, to compare"),
+    ] = None
+    output: Annotated[
+        Literal["image", "alpha", "coc", "depth", "people", "all"],
+        Field(
+            description="the photo; matte of those kept sharp; signed circle of confusion; inverse depth; who there is "
+            "(JSON); or a zip of all. `people` and `depth` need no click"
+        ),
+    ] = "image"
+    scene: Annotated[
+        str | None,
+        Field(max_length=100, description="`X-Scene` of an earlier answer, instead of a body: no upload, no network"),
+    ] = None
+    rack_x: Annotated[
+        Number | None, Field(description="column to pull the focus to: the answer is an animated WebP")
+    ] = None
+    rack_y: Annotated[Number | None, Field(description="row to pull the focus to")] = None
+    rack_rx: Annotated[Share | None, Field(description="share of the width, instead of `rack_x`")] = None
+    rack_ry: Annotated[Share | None, Field(description="share of the height, instead of `rack_y`")] = None
+    rack_person: Annotated[
+        int | None, Field(ge=0, le=999, description="person to pull the focus to, instead of a point")
+    ] = None
+    rack_frames: Annotated[
+        int | None,
+        Field(
+            ge=2,
+            le=48,
+            description="frames of the focus pull; default 24. Each is reduced to its share "
+            "of the server's pixels for one pull; see `X-Rack-Size`",
+        ),
+    ] = None
+    rack_fps: Annotated[Number | None, Field(ge=1.0, le=60.0, description="frames per second; default 24")] = None
     model: ModelName = None
-    format: Annotated[str | None, _named(PhotoFormat, "wins over `Accept`; default: the input's own format")] = None
+    format: Annotated[
+        str | None,
+        _named(FocusFormat, "wins over `Accept`; default: the input's own format, else the first that `output` has"),
+    ] = None
     quality: Annotated[int, Field(ge=1, le=100, description="of JPEG, WebP and AVIF")] = 92
 
 
@@ -164,6 +274,30 @@ class MaskReport(BaseModel):
     height: int
     coverage: float = Field(description="share of the photo's area that shows people")
     box: tuple[int, int, int, int] | None = Field(description="left, top, right, bottom round all people, exclusive")
+
+
+class PersonReport(BaseModel):
+    """One person of a photo."""
+
+    id: int = Field(description="for `person=`; 0 = nearest")
+    box: tuple[int, int, int, int] = Field(description="left, top, right, bottom, exclusive")
+    depth: float = Field(description="median inverse depth of the matte's core, 0 = farthest, 1 = nearest")
+    spread: float = Field(description="how far the core's inverse depths scatter, as a standard deviation")
+    area: float = Field(description="share of the photo")
+    sharp: bool | None = Field(description="whether in focus as asked; null when no focus was asked for")
+
+
+class PeopleReport(BaseModel):
+    """Answer of `POST /focus?output=people`."""
+
+    model: str
+    model_version: str
+    width: int
+    height: int
+    scene: str | None = Field(description="token for `scene=`")
+    mode: str | None
+    focus_depth: float | None
+    people: list[PersonReport]
 
 
 class Tensor(BaseModel):

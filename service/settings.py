@@ -67,6 +67,15 @@ class Settings(BaseSettings):
         "and 1 more per person: the default keeps photos of 33 megapixels and more ready); 0 switches off",
     )
     cache_age_s: PositiveFloat = Field(600.0, description="longest life of a cached result, in seconds")
+    scene_age_s: PositiveFloat = Field(
+        300.0,
+        description="how long `scene=` can be asked for after its last use, in seconds; less when memory runs out",
+    )
+    max_rack_pixels: PositiveInt = Field(
+        24_000_000,
+        description="pixels of all frames of one focus pull together; larger ones are reduced "
+        "(24 frames: 1 megapixel each)",
+    )
     canary_period_s: PositiveFloat = Field(1.0, description="time between readiness inferences, in seconds")
     drain_s: float = Field(
         0.0, ge=0, description="how long readiness answers 503 on SIGTERM before the listener closes, in seconds"

@@ -8,7 +8,7 @@ from service.upload import REQUEST_BODY
 
 _PROBLEMS = {
     400: "the request or the image is damaged",
-    404: "no such model",
+    404: "no such model or scene",
     406: "no such format; the body lists those there are",
     413: "too many bytes or pixels",
     415: "not an image we read",
@@ -26,13 +26,16 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _PROBLEMS[status], "content": content} for status in statuses}
 
 
-def image_route(description: str, media_types: list[str], headers: dict[str, str]) -> dict[str, Any]:
+def image_route(
+    description: str, media_types: list[str], headers: dict[str, str], body: dict[str, Any] = REQUEST_BODY
+) -> dict[str, Any]:
     """Keyword arguments for a route that takes a photo.
 
     Args:
         description: of the successful answer.
         media_types: those the successful answer can have.
         headers: name and meaning of the answer's own headers.
+        body: the request's.
     """
     success = {
         "description": description,
@@ -42,7 +45,7 @@ def image_route(description: str, media_types: list[str], headers: dict[str, str
     return {
         "responses": {200: success, **problems(*_PROBLEMS)},
         "openapi_extra": {
-            "requestBody": REQUEST_BODY,
+            "requestBody": body,
             "parameters": [
                 {
                     "name": "X-Request-Timeout",
