@@ -5,12 +5,14 @@ different depths. Found on a reduced copy; the soft borders of the full-size mat
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.imaging import heads, seams
 from service.imaging.depth import finite
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import resize
@@ -18,6 +20,7 @@ from service.imaging.matte import THRESHOLD, Box, bounding_box, probability
 
 FloatMap = NDArray[np.float32]
 Labels = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 
 MAX_PEOPLE: Final = 8
 """Most mattes returned, the largest people first; each costs a whole float map."""
@@ -96,11 +99,12 @@ def split(person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8] | 
     Args:
         person: (H, W) in 0..1, matte of all people.
         inverse_depth: (H, W) in 0..1, 1 = nearest.
-        image: uint8 (H, W, 3); not used yet.
+        image: uint8 (H, W, 3), RGB; edges of colour help to place the line between two who touch.
 
     Returns:
         float32 (N, H, W), one matte per person, nearest (largest median inverse depth) first; N is 0 when there is
-        nobody and at most `MAX_PEOPLE`. Each pixel belongs to at most one of them, save for a soft seam.
+        nobody and at most `MAX_PEOPLE`. Each pixel belongs to at most one of them, save for a soft seam; their sum is
+        never more than `person`.
 
     Raises:
         InvalidMap: maps whose shapes do not agree.
@@ -114,7 +118,7 @@ def split(person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8] | 
     factor = min(1.0, _SPLIT_LONG_SIDE / max(height, width))
     small_size = (max(1, round(height * factor)), max(1, round(width * factor)))
     small, small_depth = resize(matte, small_size), resize(depth, small_size)
-    labels, count = _label(small > THRESHOLD, small_depth)
+    labels, count = _label(small > THRESHOLD, small_depth, None if image is None else resize(image, small_size))
     kept = _kept(labels, count, small_depth)
     if not kept:
         return np.zeros((0, height, width), np.float32)
@@ -126,27 +130,60 @@ def split(person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8] | 
     return mattes
 
 
+def _label(mask: Mask, depth: FloatMap, image: NDArray[np.uint8] | None) -> tuple[Labels, int]:
+    """Labels 1..count of the people; 0 is nobody."""
+    cost = seams.costs(mask, depth, image)
+    people = [part for piece in _pieces(mask) for part in _people(piece, depth, cost)]
+    labels = np.zeros(mask.shape, np.int32)
+    for label, part in enumerate(people, start=1):
+        labels[part] = label
+    return labels, len(people)
+
+
+def _people(piece: Mask, depth: FloatMap, cost: FloatMap) -> list[Mask]:
+    """The people of one connected piece."""
+    found = []
+    for layer in _layers(piece, depth):
+        found += _side_by_side(layer, cost)
+    return found
+
+
+def _side_by_side(layer: Mask, cost: FloatMap) -> list[Mask]:
+    """Those who stand at one depth, told apart by their heads."""
+    found = []
+    for part in _pieces(layer):
+        tops = heads.find(part)
+        if len(tops) < 2:
+            found.append(part)
+            continue
+        rest = part.copy()
+        columns = np.arange(part.shape[1])
+        for left, right in pairwise(tops):
+            line = seams.cheapest(cost, left.x, right.x)
+            before = rest & (columns[None] < line[:, None])
+            rest &= ~before
+            found.append(before)
+        found.append(rest)
+    return found
+
+
+def _pieces(mask: Mask) -> list[Mask]:
+    count, labels, _ = _components(mask)
+    return [labels == piece for piece in range(1, count)]
+
+
+def _layers(piece: Mask, depth: FloatMap) -> list[Mask]:
+    """The piece cut along its depth jumps, nearest first; a layer without a head of its own is no layer."""
+    element = np.ones((_JUMP_WINDOW, _JUMP_WINDOW), np.uint8)
+    calm = cv2.dilate(depth, element) - cv2.erode(depth, element) < _DEPTH_JUMP
+    return _parts(piece, piece & calm, depth, int(piece.sum()))
+
+
 def _components(mask: NDArray[np.bool_]) -> tuple[int, Labels, NDArray[np.int32]]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas: NDArray[Any] = stats[:, cv2.CC_STAT_AREA]
     found: NDArray[Any] = labels
     return count, found, areas
-
-
-def _label(mask: NDArray[np.bool_], depth: FloatMap) -> tuple[Labels, int]:
-    """Labels 1..count of the connected pieces, those with a depth jump inside cut along it; 0 is nobody."""
-    count, pieces, areas = _components(mask)
-    labels = np.zeros(mask.shape, np.int32)
-    element = np.ones((_JUMP_WINDOW, _JUMP_WINDOW), np.uint8)
-    calm = cv2.dilate(depth, element) - cv2.erode(depth, element) < _DEPTH_JUMP
-    used = 0
-    for piece in range(1, count):
-        inside = pieces == piece
-        parts = _parts(inside, inside & calm, depth, int(areas[piece]))
-        for part in parts:
-            used += 1
-            labels[part] = used
-    return labels, used
 
 
 def _parts(inside: NDArray[np.bool_], calm: NDArray[np.bool_], depth: FloatMap, area: int) -> list[NDArray[np.bool_]]:
