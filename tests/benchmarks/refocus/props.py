@@ -118,17 +118,13 @@ def plant(rng: np.random.Generator, height: int, width: int) -> Sprite:
     return over(_sprite(pot, clay, rounding=0.4), _sprite(leaves, green))
 
 
-def lamps(rng: np.random.Generator, height: int, width: int, count: int = 26, white: float = 30.0) -> Sprite:
-    """Small lamps, up to `white` times as bright as the sensor can hold."""
-    light = np.zeros((height, width, 4), np.float32)
-    for _ in range(count):
-        glow = np.zeros((height * _FINE, width * _FINE), np.uint8)
-        radius = int(rng.integers(3, 9))
-        spot = (int(rng.uniform(0.03, 0.97) * width * _FINE), int(rng.uniform(0.05, 0.6) * height * _FINE))
-        cv2.circle(glow, spot, radius, 255, -1)
-        cover = cv2.resize(glow, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
-        warm = np.float32((1, rng.uniform(0.55, 1), rng.uniform(0.25, 0.9)))
-        light *= 1 - cover
-        light[..., :3] += cover * warm * np.float32(white * rng.uniform(0.1, 1) ** 1.5)
-        light[..., 3:] += cover
-    return Sprite(light, 0.0, 0.0)
+def lamp(rng: np.random.Generator, white: float) -> Sprite:
+    """A small round lamp, up to `white` times as bright as the sensor can hold; its origin is its middle."""
+    side = 9
+    glow = np.zeros((side * _FINE, side * _FINE), np.uint8)
+    middle = tuple(int(side * _FINE / 2 + value) for value in rng.integers(-2, 3, 2))
+    cv2.circle(glow, middle, int(rng.integers(3, 9)), 255, -1)
+    cover = cv2.resize(glow, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
+    warm = np.float32((1, rng.uniform(0.55, 1), rng.uniform(0.25, 0.9)))
+    light = cover * warm * np.float32(white * rng.uniform(0.1, 1) ** 1.5)
+    return Sprite(np.concatenate([light, cover], axis=2), side // 2, side // 2)

@@ -211,8 +211,12 @@ def _crowd(stage: Stage) -> tuple:
 
 def _night(stage: Stage) -> tuple:
     stage.wall("night", (0.02, 0, 0))
-    stage.put(props.lamps(stage.rng, HEIGHT + 2 * MARGIN_PX, WIDTH + 2 * MARGIN_PX), -MARGIN_PX, -MARGIN_PX, 0.05)
-    stage.put(props.lamps(stage.rng, HEIGHT, WIDTH, 9, 14), 0, 60, 0.22)
+    for _ in range(40):
+        x, y = stage.rng.integers(-50, WIDTH + 50), stage.rng.integers(-40, 330)
+        stage.put(props.lamp(stage.rng, 30), x, y, 0.05)
+    for _ in range(12):
+        x, y = stage.rng.integers(0, WIDTH), stage.rng.integers(40, 400)
+        stage.put(props.lamp(stage.rng, 14), x, y, 0.22)
     first = stage.figure(250, 560, 500, 0.66, Pose(("down", "raised"), "wild"))
     stage.figure(520, 480, 350, 0.38, Pose(("akimbo", "akimbo"), "bun"))
     stage.layers = [_dimmed(layer) if layer.person is not None else layer for layer in stage.layers]

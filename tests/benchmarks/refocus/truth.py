@@ -14,9 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from . import scenes, srgb
-from .scenes import HEIGHT, WIDTH, Layer, LayeredScene, View
+from .scenes import HEIGHT, MARGIN_PX, WIDTH, Layer, LayeredScene, View
 
-POINTS, NIGHT_POINTS = 1024, 4096
+POINTS, NIGHT_FACTOR = 1024, 4
 VERSION = 1
 
 
@@ -108,13 +108,24 @@ def _shifted(source: np.ndarray, padding: tuple[int, int, int, int], share: np.n
     """Linear interpolation between each pixel and the next in both axes; exact, where warpAffine has 1/32 steps."""
     if any(padding):
         source = cv2.copyMakeBorder(source, *padding, cv2.BORDER_CONSTANT, value=(beyond, beyond, beyond))
-    across = cv2.addWeighted(source[:, :-1], 1 - share[0], source[:, 1:], share[0], 0)
-    return cv2.addWeighted(across[:-1], 1 - share[1], across[1:], share[1], 0)
+    height, width = source.shape[0] - 1, source.shape[1] - 1
+    across = _buffer(0, height + 1, width)
+    cv2.addWeighted(source[:, :-1], 1 - share[0], source[:, 1:], share[0], 0, dst=across)
+    down = _buffer(1 + int(beyond), height, width)
+    return cv2.addWeighted(across[:-1], 1 - share[1], across[1:], share[1], 0, dst=down)
+
+
+_SCRATCH = [np.empty(3 * (HEIGHT + 2 * MARGIN_PX + 1) * (WIDTH + 2 * MARGIN_PX + 1), np.float32) for _ in range(3)]
+
+
+def _buffer(use: int, height: int, width: int) -> np.ndarray:
+    """The same memory for the same use every time: fresh pages cost more than the arithmetic."""
+    return _SCRATCH[use][: 3 * height * width].reshape(height, width, 3)
 
 
 def _over(target: np.ndarray, light: np.ndarray, through: np.ndarray) -> None:
-    np.multiply(target, through, out=target)
-    np.add(target, light, out=target)
+    cv2.multiply(target, through, dst=target)
+    cv2.add(target, light, dst=target)
 
 
 def expose(
@@ -150,8 +161,8 @@ def pinhole(scene: LayeredScene) -> np.ndarray:
     return srgb.photo(expose(scene.layers, focus=0, strength_px=0))
 
 
-def photograph(scene: LayeredScene, view: View, lens_seed: int = 0) -> np.ndarray:
-    """The view through the lens, uint8 sRGB (H, W, 3)."""
+def photograph(scene: LayeredScene, view: View, lens_seed: int = 0, points: int = POINTS) -> np.ndarray:
+    """The view through the lens, uint8 sRGB (H, W, 3); four times the points by night, when lamps outshine white."""
     return srgb.photo(
         expose(
             scene.layers,
@@ -159,20 +170,20 @@ def photograph(scene: LayeredScene, view: View, lens_seed: int = 0) -> np.ndarra
             strength_px=view.strength_px,
             subject=view.subject,
             blades=view.blades,
-            points=NIGHT_POINTS if scene.night else POINTS,
+            points=points * NIGHT_FACTOR if scene.night else points,
             seed=lens_seed,
         )
     )
 
 
-def cached(scene: LayeredScene, cache: Path, seed: int, kind: str = "") -> list[np.ndarray]:
+def cached(scene: LayeredScene, cache: Path, seed: int, points: int = POINTS, kind: str = "") -> list[np.ndarray]:
     """The truths of a scene's views; made once and kept in `cache` as PNG, named by the versions of the code."""
     cache.mkdir(parents=True, exist_ok=True)
     truths = []
     for index, view in enumerate(tqdm(scene.views, desc=f"truth {scene.number} {scene.name}", leave=False)):
         version = f"{scenes.VERSION}.{VERSION}"
-        path = cache / f"truth{kind}-v{version}-seed{seed}-{scene.number:02}-{index}.png"
+        path = cache / f"truth{kind}-v{version}-seed{seed}-points{points}-{scene.number:02}-{index}.png"
         if not path.exists():
-            cv2.imwrite(str(path), photograph(scene, view)[..., ::-1])
+            cv2.imwrite(str(path), photograph(scene, view, points=points)[..., ::-1])
         truths.append(np.ascontiguousarray(cv2.imread(str(path))[..., ::-1]))
     return truths
