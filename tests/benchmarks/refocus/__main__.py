@@ -1,7 +1,7 @@
 """`make bench-refocus`: refocused pictures against ray-traced truth, beside the plain ways of doing it.
 
 `python -m tests.benchmarks.refocus --only ours --scenes 1,2` measures our renderer alone on two of the twelve scenes.
-Truths are made on the first run, some 9 seconds of processor time each and half a minute by night, and kept in `--cache`.
+Truths are made on the first run, 9 seconds of processor time each and half a minute by night, and kept in `--cache`.
 """
 
 import argparse
