@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--scenes", default=",".join(map(str, range(1, 13))), help="numbers, separated by commas")
     made.add_argument("--tracks", default=",".join(TRACKS), help="exact, pred or both")
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--points", type=int, default=truth.POINTS, help="of the lens; a square number, 256 is quick")
+    made.add_argument("--points", type=int, default=truth.POINTS, help="of the lens")
     made.add_argument("--cache", type=Path, default=ROOT / ".cache" / "refocus", help="where truths are kept")
     made.add_argument("--pictures", type=Path, help="folder for PNGs: input, truth, result, four times the error")
     made.add_argument("--views", action="store_true", help="print every view's figures")

@@ -39,7 +39,7 @@ class Click:
 
 
 def crowd(seed: int) -> tuple[Layer, ...]:
-    """Four to eight people in two to four groups: rows at one depth, and people behind one another."""
+    """Four to eight people: rows at one depth, people behind one another, and some by themselves."""
     stage = Stage(np.random.default_rng((seed, 4)))
     rng = stage.rng
     stage.wall(str(rng.choice(["plaster", "foliage", "bricks", "posters", "planks", "stripes"])), (0.03, 0, 0))
@@ -51,13 +51,14 @@ def crowd(seed: int) -> tuple[Layer, ...]:
     wanted = int(rng.integers(4, 9))
     while len(places) < wanted:
         depth, x = rng.uniform(0.28, 0.85), rng.uniform(0.08, 0.92) * WIDTH
-        size = depth * _SIZE_PX
-        if rng.random() < 0.4:  # a row, shoulder to shoulder
+        size, group = depth * _SIZE_PX, rng.random()
+        if group < 0.35:  # a row, shoulder to shoulder
             step = size * rng.uniform(0.24, 0.34)
             places += [(depth + rng.normal() * 0.008, x + step * index) for index in range(int(rng.integers(2, 4)))]
-        else:  # one behind the other
-            behind = depth - rng.uniform(0.08, 0.3)
-            places += [(depth, x), (max(0.2, behind), x + size * rng.normal() * 0.2)]
+        elif group < 0.75:  # one behind the other
+            places += [(depth, x), (max(0.2, depth - rng.uniform(0.08, 0.3)), x + size * rng.normal() * 0.2)]
+        else:
+            places.append((depth, x))
     for depth, x in sorted(place for place in places[:wanted] if 20 < place[1] < WIDTH - 20):
         size = depth * _SIZE_PX
         stage.figure(round(x), round(horizon + _EYE_LEVEL * size), size * rng.uniform(0.9, 1.08), depth)
