@@ -37,7 +37,7 @@ DepthFormat = Literal["png16", "npy", "npz", "tiff", "preview", "json"]
 MaskFormat = Literal["png", "npy", "json"]
 FocusFormat = Literal["same", "jpeg", "png", "webp", "avif", "tiff", "bmp", "gif", "png16", "npy", "json", "zip"]
 
-_PEOPLE = re.compile(r"all|\d{1,3}(,\d{1,3})*", re.ASCII)
+_PEOPLE = re.compile(r"all|\d{1,3}(,\d{1,3}){0,63}", re.ASCII)
 
 
 def _people(values: list[str]) -> list[str]:

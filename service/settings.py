@@ -72,9 +72,9 @@ class Settings(BaseSettings):
         description="how long `scene=` can be asked for after its last use, in seconds; less when memory runs out",
     )
     max_rack_pixels: PositiveInt = Field(
-        24_000_000,
+        12_000_000,
         description="pixels of all frames of one focus pull together; larger ones are reduced "
-        "(24 frames: 1 megapixel each)",
+        "(24 frames: half a megapixel each)",
     )
     canary_period_s: PositiveFloat = Field(1.0, description="time between readiness inferences, in seconds")
     drain_s: float = Field(

@@ -1,0 +1,172 @@
+"""Who and what is in focus: clicks, people by number, modes, and what the headers say of them."""
+
+import numpy as np
+import pytest
+from crowds import FAR, HEIGHT, NEAR, ON_FAR, ON_NEAR, ON_WALL, PHOTO, WIDTH, crowd, inner, npy, pixels_of
+from starlette.testclient import TestClient
+
+SENT = crowd().astype(int)
+
+
+def unchanged(pixels: np.ndarray, place: tuple[slice, slice]) -> bool:
+    return bool(np.abs(pixels[inner(place)] - SENT[inner(place)]).mean() < 1)
+
+
+def test_people_are_listed_nearest_first(gateway: TestClient) -> None:
+    answer = gateway.post("/focus?output=people", content=PHOTO)
+    assert answer.headers["content-type"] == "application/json"
+    report = answer.json()
+    assert (report["width"], report["height"]) == (WIDTH, HEIGHT)
+    assert (report["mode"], report["focus_depth"]) == (None, None)
+    near, far = report["people"]
+    assert [near["id"], far["id"]] == [0, 1]
+    assert near["box"] == pytest.approx([20, 60, 64, 120], abs=2)
+    assert far["box"] == pytest.approx([116, 16, 152, 70], abs=2)
+    assert near["depth"] == pytest.approx(90 / 128, abs=0.05)
+    assert far["depth"] == pytest.approx(43 / 128, abs=0.05)
+    assert near["area"] == pytest.approx(60 * 44 / (WIDTH * HEIGHT), rel=0.1)
+    assert near["sharp"] is far["sharp"] is None
+    assert report["scene"] == answer.headers["x-scene"]
+    assert "x-focus-depth" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("query", "person", "sharp"),
+    [
+        (ON_NEAR, "0", [True, False]),
+        (ON_FAR, "1", [False, True]),
+        ({"person": "1"}, "1", [False, True]),
+        ({"person": "1,0"}, "1,0", [True, True]),
+        ({"person": ["1", "0"]}, "1,0", [True, True]),
+        ({"person": "all"}, "0,1", [True, True]),
+        (ON_NEAR | {"person": "1"}, "1", [False, True]),
+        (ON_WALL | {"person": "0,0"}, "0", [True, False]),
+        (ON_WALL, "none", [False, False]),
+        (ON_NEAR | {"mode": "plane", "depth_range": 0}, "none", None),
+        ({"person": "0", "mode": "plane", "depth_range": 0}, "none", None),
+    ],
+    ids=str,
+)
+def test_who_stays_sharp(gateway: TestClient, query: dict[str, object], person: str, sharp: list[bool] | None) -> None:
+    answer = gateway.post("/focus", params=query | {"blur": 1}, content=PHOTO)
+    pixels = pixels_of(answer)
+    assert answer.headers["x-focus-person"] == person
+    assert answer.headers["x-focus-mode"] == ("plane" if person == "none" else "subject")
+    report = gateway.post("/focus", params=query | {"blur": 1, "output": "people"}, content=PHOTO).json()
+    if sharp is None:  # a plane cuts through people: near their middle they are sharp, at their ends not
+        assert not unchanged(pixels, NEAR)
+        return
+    assert [unchanged(pixels, NEAR), unchanged(pixels, FAR)] == sharp
+    assert [one["sharp"] for one in report["people"]] == sharp
+    assert f"{report['focus_depth']:.4f}" == answer.headers["x-focus-depth"]
+
+
+def test_the_focus_is_on_the_persons_own_depth(gateway: TestClient) -> None:
+    """The median of the core, wherever on the person the click is; and that of the first of several."""
+    near, far = gateway.post("/focus?output=people", content=PHOTO).json()["people"]
+    clicks = [{"x": 30, "y": 66}, {"x": 55, "y": 115}, {"person": "0"}, {"person": "0,1"}, {"person": "all"}]
+    for query in clicks:
+        answer = gateway.post("/focus", params=query, content=PHOTO)
+        assert answer.headers["x-focus-depth"] == f"{near['depth']:.4f}"
+    answer = gateway.post("/focus?person=1,0", content=PHOTO)
+    assert answer.headers["x-focus-depth"] == f"{far['depth']:.4f}"
+
+
+def test_a_plane_takes_the_clicked_side_of_an_edge(gateway: TestClient) -> None:
+    """One pixel on either side of a step of depth: never a value in between."""
+    depth = np.full((HEIGHT, WIDTH), 0.2, np.float32)
+    depth[:, 100:] = 0.9
+    files = {"image": PHOTO, "depth": npy(depth), "mask": npy(np.zeros_like(depth))}
+    for column, expected in ((97, 0.2), (99, 0.2), (100, 0.9), (103, 0.9)):
+        answer = gateway.post(f"/focus?x={column}&y=64&mode=plane", files=files)
+        assert float(answer.headers["x-focus-depth"]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_automatic_depth_range_follows_the_surface(gateway: TestClient) -> None:
+    rows = np.repeat(np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None], WIDTH, axis=1)
+    nobody = npy(np.zeros_like(rows))
+
+    def used(depth: np.ndarray, **query: object) -> float:
+        files = {"image": PHOTO, "depth": npy(depth), "mask": nobody}
+        answer = gateway.post("/focus", params={"x": 90, "y": 64} | query, files=files)
+        return float(answer.headers["x-depth-range"])
+
+    flat = np.full_like(rows, 0.5)
+    flat[0] = 1
+    assert used(flat) == 0.01
+    assert used(rows) > 0.01
+    assert used(rows, depth_range=0.003) == 0.003
+    assert float(gateway.post("/focus", params=ON_NEAR, content=PHOTO).headers["x-depth-range"]) == 0
+
+
+def test_nobody_there(gateway: TestClient) -> None:
+    answer = gateway.post("/focus", params=ON_WALL | {"mode": "subject"}, content=PHOTO)
+    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, "not_a_person", "mode")
+    people = answer.json()["people"]
+    assert [person["id"] for person in people] == [0, 1]
+    assert set(people[0]) == {"id", "box", "depth"}
+    empty = npy(np.zeros((HEIGHT, WIDTH), np.float32))
+    for query in ("person=all", "person=all&x=5&y=5&mode=subject"):
+        answer = gateway.post(f"/focus?{query}", files={"image": PHOTO, "mask": empty})
+        assert (answer.status_code, answer.json()["code"], answer.json()["people"]) == (422, "not_a_person", [])
+    answer = gateway.post("/focus?person=all&x=5&y=5", files={"image": PHOTO, "mask": empty})
+    assert answer.headers["x-focus-mode"] == "plane", "auto: everybody of nobody is the plane"
+
+
+@pytest.mark.parametrize(("query", "field"), [("person=0,7", "person"), ("person=0&rack_person=7", "rack_person")])
+def test_an_unknown_person(gateway: TestClient, query: str, field: str) -> None:
+    problem = gateway.post(f"/focus?{query}", content=PHOTO).json()
+    assert (problem["status"], problem["code"], problem["field"]) == (422, "unknown_person", field)
+    assert problem["value"] == 7
+    assert [person["id"] for person in problem["people"]] == [0, 1]
+
+
+def test_a_click_outside_names_the_size(gateway: TestClient) -> None:
+    for query, field in (("x=192&y=0", "x"), ("x=1&y=1&rack_x=1&rack_y=128", "rack_x")):
+        problem = gateway.post(f"/focus?{query}", content=PHOTO).json()
+        assert (problem["status"], problem["code"], problem["field"]) == (422, "outside_image", field)
+        assert problem["limit"] == [WIDTH - 1, HEIGHT - 1]
+        assert "192 x 128" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("person=x", "person"),
+        ("person=-1", "person"),
+        ("person=1,", "person"),
+        ("person=all&person=0", "person"),
+        ("person=" + "1," * 300 + "1", "person"),
+        ("person=0&x=1&y=1&mode=plane", "person"),
+        ("x=1&y=1&max_coc=0.07", "max_coc"),
+        ("x=1&y=1&depth_range=0.21", "depth_range"),
+        ("x=1&y=1&front=1.1", "front"),
+        ("x=1&y=1&back=-0.1", "back"),
+        ("x=1&y=1&blades=3", "blades"),
+        ("x=1&y=1&blades=10", "blades"),
+        ("x=1&y=1&rotation=361", "rotation"),
+        ("x=1&y=1&curvature=2", "curvature"),
+        ("x=1&y=1&highlights=2", "highlights"),
+        ("x=1&y=1&highlights=nan", "highlights"),
+        ("x=1&y=1&highlights=bright", "highlights"),
+        ("x=1&y=1&edge=soft", "edge"),
+        ("x=1&y=1&output=layers", "output"),
+        ("output=alpha", "x"),
+        ("output=coc", "x"),
+        ("output=all", "x"),
+        ("rack_x=1&rack_y=1", "x"),
+        ("x=1&y=1&rack_x=1", "rack_x"),
+        ("x=1&y=1&rack_x=1&rack_y=1&rack_rx=0&rack_ry=0", "rack_x"),
+        ("x=1&y=1&rack_frames=8", "rack_x"),
+        ("x=1&y=1&rack_person=0&rack_frames=1", "rack_frames"),
+        ("x=1&y=1&rack_person=0&rack_frames=49", "rack_frames"),
+        ("x=1&y=1&rack_person=0&rack_fps=61", "rack_fps"),
+        ("x=1&y=1&rack_person=0&output=coc", "output"),
+        ("x=1&y=1&rack_person=0&rack_x=3&rack_y=3&mode=plane", "rack_person"),
+    ],
+)
+def test_parameters_out_of_range(gateway: TestClient, query: str, field: str) -> None:
+    answer = gateway.post(f"/focus?{query}", content=PHOTO)
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "invalid_parameter"
+    assert answer.json()["field"] == field
