@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LEAST_RADIUS_PX: Final = 1.9  # smaller bumps are the mask's own noise
-_CHIN: Final = 1.4  # radii from the crown to where a head has shown its full radius and the shoulders not yet begun
+_CHIN: Final = 1.2  # radii from the crown to where a head has shown its full radius and the shoulders not yet begun
+_SURE_PX: Final = 4  # rows from the crown that are looked at in any case
+_LARGE_PX: Final = 160  # rows of mask from which locks of hair are wider
 _RISE: Final = 0.8  # radii that a head rises above the saddle to its neighbour, at least
-_ALIKE: Final = 0.6  # radius over that of the larger neighbour: below, it is an arm or a bag
+_LEAST_RISE_PX: Final = 3
+_ALIKE: Final = 0.55  # radius over that of the larger neighbour: below, it is an arm or a bag
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +45,25 @@ class _Top:
     y: int
     radius: float = 0.0
     rise: float = np.inf
-    open: bool = True
+    done: bool = False
 
-    def grow(self, row: int, thickness: float) -> None:
-        if self.open and row - self.y <= _CHIN * max(self.radius, _LEAST_RADIUS_PX):
-            self.radius = max(self.radius, thickness)
+    def grow(self, row: int, thickness: NDArray[np.float32]) -> None:
+        """Look at a further row of the distances to the outline, straight below the crown only."""
+        below = row - self.y
+        if not self.done and below <= max(_CHIN * self.radius + 1, _SURE_PX):
+            reach = 1 + below // 2
+            self.radius = max(self.radius, float(thickness[max(0, self.x - reach) : self.x + reach + 1].max()))
 
 
 def find(mask: NDArray[np.bool_]) -> list[Head]:
-    """Heads of all pieces of a mask, left to right; each piece of some size has one at least, its highest top.
+    """Heads of all pieces of a mask, left to right; each piece of some size has one at least, its best top.
 
     Args:
         mask: bool (H, W); meant for some hundred pixels a side, the sweep is in Python.
     """
-    rows, starts, ends, thickness = _runs(mask)
+    mask = _shorn(mask)
+    rows, starts, ends = _runs(mask)
+    apart = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)  # the picture's border is no outline
     tops: dict[int, list[_Top]] = {}
     parent: list[int] = []
     above: range = range(0)
@@ -77,7 +85,7 @@ def find(mask: NDArray[np.bool_]) -> list[Head]:
                 parent[root] = run
             tops[run] = owned or [_Top(int(starts[run] + ends[run]) // 2, row)]
             for top in tops[run]:
-                top.grow(row, float(thickness[run]))
+                top.grow(row, apart[row])
         above = range(first, last)
         first = last
     return sorted(
@@ -85,17 +93,21 @@ def find(mask: NDArray[np.bool_]) -> list[Head]:
     )
 
 
-def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Row, first column, end column and largest distance to the outline of every run of mask, row by row."""
-    inside = mask.astype(np.uint8)
-    steps = np.diff(np.pad(inside.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+def _shorn(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without single locks of hair, which would be tops thinner than any head."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    side = 5 if rows.size > _LARGE_PX else 3
+    shorn = cv2.morphologyEx(
+        mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((side, side), np.uint8), borderType=cv2.BORDER_REPLICATE
+    )
+    return shorn.astype(bool)
+
+
+def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Row, first column and end column of every run of mask, row by row."""
+    steps = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     rows, starts = np.nonzero(steps == 1)
-    ends = np.nonzero(steps == -1)[1]
-    if not rows.size:
-        return rows, starts, ends, np.zeros(0, np.float32)
-    apart = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[mask]  # the picture's border is no outline
-    lengths = ends - starts
-    return rows, starts, ends, np.maximum.reduceat(apart, np.cumsum(lengths) - lengths)
+    return rows, starts, np.nonzero(steps == -1)[1]
 
 
 def _root(parent: list[int], run: int) -> int:
@@ -116,16 +128,17 @@ def _meet(pieces: list[list[_Top]], row: int) -> list[_Top]:
         if top is not winner:
             top.rise = min(top.rise, row - top.y)
     kept = [top for top in tops if top is winner or _stands(top, winner.radius)]
-    for top in kept:
-        top.open = top.open and len(kept) == 1  # below, the two are as thick as both
+    for top in kept:  # below, two heads are as thick as both
+        top.done = top.done or (len(kept) > 1 and row - top.y >= max(_SURE_PX, _RISE * top.radius))
     return kept
 
 
 def _stands(top: _Top, largest: float) -> bool:
-    return top.radius >= max(_LEAST_RADIUS_PX, _ALIKE * largest) and top.rise >= _RISE * top.radius
+    return top.radius >= max(_LEAST_RADIUS_PX, _ALIKE * largest) and top.rise >= max(_RISE * top.radius, _LEAST_RISE_PX)
 
 
 def _lasting(tops: list[_Top]) -> list[_Top]:
     """Those whose radius, known only now, is a head's beside the others', and that rose by enough of it."""
-    largest = max(top.radius for top in tops)
-    return [top for top in tops if _stands(top, largest)]
+    lasting = [top for top in tops if top.radius >= _LEAST_RADIUS_PX]
+    largest = max((top.radius for top in lasting), default=0.0)
+    return [top for top in lasting if top.rise == np.inf or _stands(top, largest)]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging import heads, seams
+from service.imaging import heads, relief, seams
 from service.imaging.depth import finite
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import resize
@@ -27,9 +27,16 @@ MAX_PEOPLE: Final = 8
 
 _SPLIT_LONG_SIDE: Final = 320
 _SPECK_SHARE: Final = 0.0008  # of the picture: smaller pieces are specks
-_PART_SHARE: Final = 0.1  # of a connected piece: smaller parts (a hand stretched out) stay with it
-_DEPTH_JUMP: Final = 0.08  # relative inverse depth: the least step between two people who overlap
+_PART_SHARE: Final = 0.02  # of a connected piece: smaller parts (a hand stretched out) stay with it
+_DEPTH_JUMP: Final = 0.05  # relative inverse depth: the least step between two people who overlap
+_CLEAR_JUMP: Final = 0.2  # relative inverse depth: the step from which a large layer needs no head
+_CLEAR_SHARE: Final = 0.2  # of a connected piece: how large that is
+_ALIKE: Final = 0.04  # relative inverse depth: the most between two pieces of one person
 _JUMP_WINDOW: Final = 5  # pixels of the reduced copy over which a network's soft depth edge climbs
+_FLAT: Final = 1.9  # radii: a top wider than this a third of a radius below is a cut, no crown; a circle has 1.43
+_LIMB: Final = 0.6  # of the radius of a head farther away: what is nearer and smaller is no head
+_BODY: Final = 8.0  # squares of a head's radius: a head and a bit of body; a head alone has pi
+_REACH: Final = 7.0  # radii of a head from a person's one side to the other
 _CORE_SHARE: Final = 0.02  # of the shorter side of a person's box: how far inside its border the core begins
 _CORE_SAMPLES: Final = 40_000  # pixels of a core looked at for its median, of any number
 
@@ -52,6 +59,43 @@ class Person:
     depth: float
     spread: float
     area: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A piece of the reduced mask on its way to become a person.
+
+    Attributes:
+        mask: bool (h, w).
+        box: left, top, right, bottom.
+        area: pixels.
+        relief: how far it is.
+        heads: its tops, left to right.
+    """
+
+    mask: Mask
+    box: Box
+    area: int
+    relief: relief.Relief
+    heads: list[heads.Head]
+
+    @classmethod
+    def of(cls, mask: Mask, inverse_depth: FloatMap) -> "Part":
+        """All about a mask of one pixel at least."""
+        box = bounding_box(mask) or (0, 0, 0, 0)
+        return cls(mask, box, int(np.count_nonzero(mask)), relief.fit(inverse_depth, mask), heads.find(mask))
+
+    def gap_px(self, other: "Part") -> float:
+        """Between the two boxes, 0 when they meet."""
+        across = max(self.box[0], other.box[0]) - min(self.box[2], other.box[2])
+        down = max(self.box[1], other.box[1]) - min(self.box[3], other.box[3])
+        return float(np.hypot(max(0, across), max(0, down)))
+
+    def expects(self, other: "Part") -> float:
+        """Difference between the other's inverse depth and what the relief of this one gives there."""
+        y, x = np.nonzero(other.mask)
+        middle = self.relief.at(x.mean(), y.mean())
+        return abs(float(middle) - float(other.relief.at(x.mean(), y.mean())))
 
 
 def describe(mattes: FloatMap | NDArray[np.uint8], inverse_depth: FloatMap) -> list[Person]:
@@ -133,50 +177,152 @@ def split(person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8] | 
 def _label(mask: Mask, depth: FloatMap, image: NDArray[np.uint8] | None) -> tuple[Labels, int]:
     """Labels 1..count of the people; 0 is nobody."""
     cost = seams.costs(mask, depth, image)
-    people = [part for piece in _pieces(mask) for part in _people(piece, depth, cost)]
+    count, pieces, _ = _components(mask)
+    found: list[Part] = []
+    for piece in range(1, count):
+        found += _whole(_layers(pieces == piece, depth), depth)
+    people = [person for part in _joined(found, depth) for person in _side_by_side(part, cost)]
     labels = np.zeros(mask.shape, np.int32)
-    for label, part in enumerate(people, start=1):
-        labels[part] = label
+    for label, person in enumerate(people, start=1):
+        labels[person] = label
     return labels, len(people)
 
 
-def _people(piece: Mask, depth: FloatMap, cost: FloatMap) -> list[Mask]:
-    """The people of one connected piece."""
-    found = []
-    for layer in _layers(piece, depth):
-        found += _side_by_side(layer, cost)
-    return found
-
-
-def _side_by_side(layer: Mask, cost: FloatMap) -> list[Mask]:
-    """Those who stand at one depth, told apart by their heads."""
-    found = []
-    for part in _pieces(layer):
-        tops = heads.find(part)
-        if len(tops) < 2:
-            found.append(part)
-            continue
-        rest = part.copy()
-        columns = np.arange(part.shape[1])
-        for left, right in pairwise(tops):
-            line = seams.cheapest(cost, left.x, right.x)
-            before = rest & (columns[None] < line[:, None])
-            rest &= ~before
-            found.append(before)
-        found.append(rest)
-    return found
-
-
-def _pieces(mask: Mask) -> list[Mask]:
-    count, labels, _ = _components(mask)
-    return [labels == piece for piece in range(1, count)]
-
-
-def _layers(piece: Mask, depth: FloatMap) -> list[Mask]:
-    """The piece cut along its depth jumps, nearest first; a layer without a head of its own is no layer."""
+def _layers(piece: Mask, depth: FloatMap) -> list[Part]:
+    """The piece cut along its depth jumps."""
     element = np.ones((_JUMP_WINDOW, _JUMP_WINDOW), np.uint8)
-    calm = cv2.dilate(depth, element) - cv2.erode(depth, element) < _DEPTH_JUMP
-    return _parts(piece, piece & calm, depth, int(piece.sum()))
+    highest = cv2.dilate(np.where(piece, depth, np.float32(-1)), element)
+    lowest = cv2.erode(np.where(piece, depth, np.float32(2)), element)
+    calm = piece & (highest - lowest < _DEPTH_JUMP)
+    count, cores, areas = _components(calm)
+    least = max(_PART_SHARE * int(piece.sum()), _SPECK_SHARE * piece.size)
+    seeds = [cores == core for core in range(1, count) if areas[core] >= least]
+    if len(seeds) < 2:
+        return [Part.of(piece, depth)]
+    costs = []
+    for seed in seeds:
+        apart = cv2.distanceTransform((~seed).astype(np.uint8), cv2.DIST_L2, 5)
+        costs.append(apart / _JUMP_WINDOW + np.abs(depth - np.median(depth[seed])) / np.float32(_DEPTH_JUMP))
+    nearest = np.argmin(np.stack(costs), axis=0)
+    return [Part.of(piece & (nearest == index), depth) for index in range(len(seeds))]
+
+
+def _whole(layers: list[Part], depth: FloatMap) -> list[Part]:
+    """Layers that have no head of their own (a lap, an arm, legs under a belt) given to the person they belong to."""
+    if len(layers) < 2:
+        return layers
+    whole = sum(layer.area for layer in layers)
+    owners = [
+        layer
+        for layer in layers
+        if (layer.area > _CLEAR_SHARE * whole and _clear(layer, layers)) or _owns_head(layer, layers, depth)
+    ]
+    if not owners:
+        return [Part.of(np.logical_or.reduce([layer.mask for layer in layers]), depth)]
+    masks = [owner.mask.copy() for owner in owners]
+    for layer in layers:
+        if layer not in owners:
+            best = min(range(len(owners)), key=lambda index: _strangeness(layer, owners[index]))
+            masks[best] |= layer.mask
+    return [Part.of(mask, depth) for mask in masks]
+
+
+def _clear(layer: Part, layers: list[Part]) -> bool:
+    """Whether a layer is so far from all the others, beside the spread of its depth, that nothing joins them."""
+    steps = [abs(layer.relief.level - other.relief.level) for other in layers if other is not layer]
+    return min(steps) > max(_CLEAR_JUMP, 6 * layer.relief.spread)
+
+
+def _owns_head(layer: Part, layers: list[Part], depth: FloatMap) -> bool:
+    """Whether a top of the layer is a head: not under something nearer, not flat, not a limb, with a body below."""
+    behind = [other.heads for other in layers if other is not layer and other.relief.level < layer.relief.level]
+    largest = max((head.radius for tops in behind for head in tops), default=0.0)
+    return any(_is_head(head, layer, depth, largest) for head in layer.heads)
+
+
+def _is_head(head: heads.Head, layer: Part, depth: FloatMap, farther_radius: float) -> bool:
+    reach = max(2, round(0.5 * head.radius))
+    rows = slice(max(0, head.y - reach - 2), max(0, head.y - 1))
+    above = depth[rows, max(0, head.x - 1) : head.x + 2]
+    covered = above.size > 0 and float(np.median(above)) > layer.relief.level + _DEPTH_JUMP / 2
+    width = int(layer.mask[min(head.y + round(0.3 * head.radius), layer.mask.shape[0] - 1)].sum())
+    flat = head.y > 1 and len(layer.heads) == 1 and width > _FLAT * head.radius
+    limb = head.radius < _LIMB * farther_radius
+    return not (covered or flat or limb) and layer.area > _BODY * head.radius**2
+
+
+def _strangeness(layer: Part, owner: Part) -> float:
+    """How little a layer fits a person: difference of depth in jumps, and the gap between them."""
+    step = abs(layer.relief.level - owner.relief.level) / _DEPTH_JUMP
+    return step + layer.gap_px(owner) / _JUMP_WINDOW
+
+
+def _joined(parts: list[Part], depth: FloatMap) -> list[Part]:
+    """Pieces of one person on either side of something nearer, a pole or another person, put together again."""
+    joined = sorted(parts, key=lambda part: -part.area)
+    index = 0
+    while index < len(joined):
+        part = joined[index]
+        other = next((other for other in joined[index + 1 :] if _same(part, other, depth)), None)
+        if other is None:
+            index += 1
+            continue
+        joined.remove(other)
+        joined[index] = Part.of(part.mask | other.mask, depth)
+    return joined
+
+
+def _same(part: Part, other: Part, depth: FloatMap) -> bool:
+    """Whether two pieces, the larger first, are one person: as far away, a nearer thing between, one head in all."""
+    alike = max(_ALIKE, 1.5 * part.relief.spread)
+    if not part.heads or min(part.area, other.area) < _SPECK_SHARE * depth.size or part.expects(other) > alike:
+        return False
+    radius = max(head.radius for head in part.heads)
+    left, right = min(part.box[0], other.box[0]), max(part.box[2], other.box[2])
+    if right - left > _REACH * radius:
+        return False
+    between = _between(part, other)
+    if not between.any():
+        return False
+    if float(np.median(depth[between])) < min(part.relief.level, other.relief.level) - _DEPTH_JUMP / 4:
+        return False  # what lies between is behind them: the open air between two people
+    return len(heads.find(part.mask | other.mask | between)) <= max(1, len(part.heads))
+
+
+def _between(part: Part, other: Part) -> Mask:
+    """The pixels of the rows, or else of the columns, that both have, from one to the other."""
+    between = _bridge(part.mask, other.mask)
+    if not between.any():
+        between = np.ascontiguousarray(_bridge(part.mask.T, other.mask.T).T)
+    return between
+
+
+def _bridge(first: Mask, second: Mask) -> Mask:
+    both = first.any(axis=1) & second.any(axis=1)
+    columns = np.arange(first.shape[1])
+    if not both.any():
+        return np.zeros(first.shape, bool)
+    if float((columns * first[both]).sum() / first[both].sum()) > float(
+        (columns * second[both]).sum() / second[both].sum()
+    ):
+        first, second = second, first
+    end = first.shape[1] - first[:, ::-1].argmax(axis=1)
+    start = second.argmax(axis=1)
+    return both[:, None] & (columns >= end[:, None]) & (columns < start[:, None])
+
+
+def _side_by_side(part: Part, cost: FloatMap) -> list[Mask]:
+    """Those who stand at one depth, told apart by their heads."""
+    if len(part.heads) < 2:
+        return [part.mask]
+    rest, found = part.mask.copy(), []
+    columns = np.arange(rest.shape[1])
+    for left, right in pairwise(part.heads):
+        line = seams.cheapest(cost, left.x, right.x)
+        before = rest & (columns < line[:, None])
+        rest &= ~before
+        found.append(before)
+    return [*found, rest]
 
 
 def _components(mask: NDArray[np.bool_]) -> tuple[int, Labels, NDArray[np.int32]]:
@@ -184,28 +330,6 @@ def _components(mask: NDArray[np.bool_]) -> tuple[int, Labels, NDArray[np.int32]
     areas: NDArray[Any] = stats[:, cv2.CC_STAT_AREA]
     found: NDArray[Any] = labels
     return count, found, areas
-
-
-def _parts(inside: NDArray[np.bool_], calm: NDArray[np.bool_], depth: FloatMap, area: int) -> list[NDArray[np.bool_]]:
-    """The piece whole, or its parts on either side of a depth jump, each pixel with the one nearest to it."""
-    count, cores, areas = _components(calm)
-    least = max(_PART_SHARE * area, _SPECK_SHARE * inside.size)
-    seeds = [cores == core for core in range(1, count) if areas[core] >= least]
-    medians = [float(np.median(depth[seed])) for seed in seeds]
-    groups: list[tuple[float, NDArray[np.bool_]]] = []
-    for median, seed in sorted(zip(medians, seeds, strict=True), key=lambda pair: -pair[0]):
-        if groups and groups[-1][0] - median < _DEPTH_JUMP:  # two halves of one person, parted by an arm
-            groups[-1] = (groups[-1][0], groups[-1][1] | seed)
-        else:
-            groups.append((median, seed))
-    if len(groups) < 2:
-        return [inside]
-    costs = []
-    for median, seed in groups:
-        apart = cv2.distanceTransform((~seed).astype(np.uint8), cv2.DIST_L2, 5)
-        costs.append(apart / _JUMP_WINDOW + np.abs(depth - np.float32(median)) / np.float32(_DEPTH_JUMP))
-    nearest = np.argmin(np.stack(costs), axis=0)
-    return [inside & (nearest == index) for index in range(len(groups))]
 
 
 def _kept(labels: Labels, count: int, depth: FloatMap) -> list[int]:
