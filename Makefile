@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test bench export train-smoke compose-test clean
+.PHONY: help serve test bench bench-refocus export train-smoke compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: $(VENV)/.test ## Install everything, then ruff, mypy and pytest
 
 bench: $(VENV)/.test ## Benchmarks beside their peers, tables into docs/results/
 	$(BIN)/python -m tests.benchmarks
+
+bench-refocus: $(VENV)/.test ## Refocused pictures against ray-traced truth, into docs/results/refocus.md
+	$(BIN)/python -m tests.benchmarks.refocus --out docs/results/refocus.md
 
 export: $(VENV)/.test ## Export a checkpoint into the model repository: make export CHECKPOINT=runs/.../last.pt
 	$(BIN)/python -m training export --checkpoint $(CHECKPOINT)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from service.imaging.refocus import focus_depth_at
 
-from . import renderers, scenes, truth
+from . import baselines, renderers, scenes, truth
 from .degrade import Inputs, as_served, exact, network_output, plainly
 from .renderers import Order, Renderer
 from .scenes import LayeredScene, View, Visible
@@ -23,6 +23,10 @@ from .score import Score, Summary, regions, row, score, summary
 ROOT = Path(__file__).parents[3]
 RENDERERS: dict[str, Renderer] = {
     "unchanged": renderers.unchanged,
+    "gaussian": baselines.mask_and_gaussian,
+    "gather": baselines.gather,
+    "scatter": baselines.scatter,
+    "layered": baselines.layered,
     "ours": renderers.ours,
 }
 TRACKS = ("exact", "pred")

@@ -18,7 +18,11 @@ _BAND_PX = 8
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Where to look: bool (H, W); `inner` leaves out a border of one circle of confusion."""
+    """Where to look: bool (H, W).
+
+    `inner` leaves out a border of one circle of confusion. `ring` lies round what is sharp, where depth jumps: a floor
+    that grades out of focus has nothing that could bleed.
+    """
 
     inner: np.ndarray
     edge: np.ndarray
@@ -38,7 +42,7 @@ class Score:
         front: PSNR in the band round blurred near objects, one of their circles of confusion to both sides.
         focus: PSNR inside what is sharp.
         sharp: gradient energy kept there; 1 is right.
-        bleed: mean absolute error of luma, in grey levels, in the 8 pixel ring round what is sharp.
+        bleed: mean absolute error of luma, in grey levels, in the 8 pixel ring round what is sharp, at depth edges.
     """
 
     psnr: float
@@ -96,8 +100,9 @@ def regions(seen: Visible, view: View) -> Regions:
         own = seen.mattes[seen.people.index(view.subject)]
         sharp &= (own < 0.05) | (own > 0.95)
     sharp &= ~front
-    ring = dilated(sharp, _BAND_PX) & ~sharp
-    return Regions(inner, dilated(edges, _BAND_PX) & inner, front & inner, sharp & inner, ring & inner)
+    edge = dilated(edges, _BAND_PX)
+    ring = dilated(sharp, _BAND_PX) & ~sharp & edge
+    return Regions(inner, edge & inner, front & inner, sharp & inner, ring & inner)
 
 
 def psnr(result: np.ndarray, truth: np.ndarray, where: np.ndarray) -> float:
