@@ -139,8 +139,11 @@ def test_the_readmes_curl_lines(served: Served, tmp_path: Path) -> None:
         pytest.skip("curl is not installed")
     image = picture(320, 240)
     (tmp_path / "p.jpg").write_bytes(encoded(image, "JPEG", quality=92))
-    (block,) = readme_blocks("curl")
-    script = block.replace("localhost:8080", f"localhost:{served.port}").replace("curl ", "curl --fail-with-body -sS ")
+    script = (
+        "".join(readme_blocks("curl"))
+        .replace("localhost:8080", f"localhost:{served.port}")
+        .replace("curl ", "curl --fail-with-body -sS ")
+    )
     done = subprocess.run(
         ["bash", "-euc", script], cwd=tmp_path, capture_output=True, timeout=120, check=False, text=True
     )
@@ -149,6 +152,11 @@ def test_the_readmes_curl_lines(served: Served, tmp_path: Path) -> None:
     assert (depth.mode, depth.size) == ("I;16", image.size)
     assert (person.mode, person.size) == ("L", image.size)
     assert (focus.format, focus.mode, focus.size) == ("JPEG", "RGB", image.size)
+    for name in ("plane.jpg", "again.jpg", "own.jpg"):
+        assert opened(tmp_path / name).size == image.size
+    with Image.open(tmp_path / "pull.webp") as pull:
+        assert (pull.format, pull.n_frames) == ("WEBP", 12)
+    assert "people" in json.loads((tmp_path / "people.json").read_text())
     report = json.loads(done.stdout)
     assert [point["x"] for point in report["points"]] == [10, 30]
 
