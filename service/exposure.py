@@ -125,18 +125,17 @@ def quantise_coc(coc_px: FloatMap) -> tuple[NDArray[np.uint16], float, float]:
     return stored.astype(np.uint16), scale, -_COC_MIDDLE * scale
 
 
-def report(scene: FocusScene, exposure: Exposure | None, token: str | None) -> PeopleReport:
-    """Who is in the photo; with an exposure, also who of them is sharp in it."""
+def report(scene: FocusScene, token: str | None, focus: Focus | None, coc_px: FloatMap | None) -> PeopleReport:
+    """Who is in the photo; with the circles of confusion of an exposure, also who of them is sharp in it."""
     height, width = scene.size
-    coc_px = exposure.coc_px() if exposure else None
     return PeopleReport(
         model=scene.model,
         model_version=scene.version,
         width=width,
         height=height,
         scene=token,
-        mode=exposure.focus.mode if exposure else None,
-        focus_depth=exposure.focus.depth if exposure else None,
+        mode=focus.mode if focus else None,
+        focus_depth=focus.depth if focus else None,
         people=[
             PersonReport(
                 id=person.index,

@@ -9,6 +9,7 @@ import orjson
 from numpy.typing import NDArray
 
 from service.exposure import Exposure, FloatMap, quantise_coc, report
+from service.focusing import Focus
 from service.imaging import codec
 from service.negotiation import Offer
 from service.pipeline import FocusScene
@@ -62,9 +63,11 @@ def depth(scene: FocusScene, format: str) -> tuple[bytes, Headers]:
     return codec.encode_png16(stored, _text(said)), said
 
 
-def people(scene: FocusScene, exposure: Exposure | None, token: str | None) -> tuple[bytes, Headers]:
-    """Who is in the photo, as JSON."""
-    return orjson.dumps(report(scene, exposure, token).model_dump()), {}
+def people(
+    scene: FocusScene, token: str | None, focus: Focus | None = None, coc_px: FloatMap | None = None
+) -> tuple[bytes, Headers]:
+    """Who is in the photo, and with circles of confusion who is sharp, as JSON."""
+    return orjson.dumps(report(scene, token, focus, coc_px).model_dump()), {}
 
 
 def everything(
@@ -79,7 +82,7 @@ def everything(
         "alpha.png": alpha(exposure)[0],
         "coc.png": circles,
         "depth.png": distances,
-        "people.json": people(scene, exposure, token)[0],
+        "people.json": people(scene, token, exposure.focus, coc_px)[0],
     }
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:  # all of it is compressed already

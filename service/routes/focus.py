@@ -261,7 +261,7 @@ def _strength_px(query: FocusQuery, long_side_px: int) -> float:
 
 
 def _show_unfocused(scene: FocusScene, output: str, offer: Offer, token: str | None) -> tuple[bytes, views.Headers]:
-    return views.depth(scene, offer.format) if output == "depth" else views.people(scene, None, token)
+    return views.depth(scene, offer.format) if output == "depth" else views.people(scene, token)
 
 
 def _show(
@@ -281,7 +281,7 @@ def _show(
         case "depth":
             return views.depth(scene, offer.format)
         case "people":
-            return views.people(scene, exposure, token)
+            return views.people(scene, token, exposure.focus, coc_px)
     assert pixels is not None  # rendered for the two that are left
     if query.output == "all":
         return views.everything(exposure, coc_px, pixels, _own(scene.mime), query.quality, token)

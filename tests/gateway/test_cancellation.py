@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import uvicorn
+from crowds import PHOTO
 from fakes import FakeDepthClient, encoded, picture
 
 from service.app import create_app
@@ -95,3 +96,22 @@ def test_waiting_requests_pass_when_one_ahead_leaves(running: Running, client_of
     for connection in connections[1:]:
         connection.close()
     until(lambda: running.metric("depthlens_inflight") == 0)
+
+
+def test_leaving_a_focus_pull_stops_it(running: Running) -> None:
+    """Between two frames: those that were not begun never are."""
+    body = PHOTO
+    query = "rx=0.2&ry=0.7&rack_rx=0.7&rack_ry=0.2&rack_frames=48&blur=1"
+    lines = (
+        f"POST /focus?{query} HTTP/1.1",
+        "Host: x",
+        "Content-Type: image/png",
+        f"Content-Length: {len(body)}",
+    )
+    with socket.create_connection(running.address) as connection:
+        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        until(lambda: running.metric("depthlens_inflight") == 1)
+        until(lambda: running.metric("depthlens_cache_total", kind="scene", result="miss") == 1)
+    until(lambda: running.metric("depthlens_inflight") == 0)
+    until(lambda: running.metric("depthlens_requests_total", route="/focus", status="499", code="client_left") == 1)
+    assert running.app.state.gateway.pipeline._workers._work_queue.qsize() == 0

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 from crowds import FAR, HEIGHT, NEAR, ON_FAR, ON_NEAR, ON_WALL, PHOTO, WIDTH, crowd, inner, npy, pixels_of
+from fakes import FakeDepthClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
 
 SENT = crowd().astype(int)
 
@@ -170,3 +176,55 @@ def test_parameters_out_of_range(gateway: TestClient, query: str, field: str) ->
     assert answer.status_code == 422
     assert answer.json()["code"] == "invalid_parameter"
     assert answer.json()["field"] == field
+
+
+def optional(**choices: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
+    return st.fixed_dictionaries({}, optional=choices)
+
+
+SHARE = st.floats(0, 1)
+WHERE = st.one_of(
+    st.builds(dict, x=st.floats(0, WIDTH - 1), y=st.floats(0, HEIGHT - 1)),
+    st.builds(dict, rx=SHARE, ry=SHARE),
+    st.builds(dict, person=st.sampled_from(["0", "1", "1,0", "all"])),
+)
+TARGET = st.one_of(
+    st.just({}),
+    st.builds(dict, rack_rx=SHARE, rack_ry=SHARE, rack_frames=st.integers(2, 4)),
+    st.builds(dict, rack_person=st.integers(0, 1), rack_frames=st.integers(2, 4)),
+)
+LENS = optional(
+    mode=st.sampled_from(["auto", "subject", "plane"]),
+    blur=SHARE,
+    max_coc=st.floats(0, 0.06),
+    depth_range=st.floats(0, 0.2),
+    front=SHARE,
+    back=SHARE,
+    blades=st.sampled_from([0, 5, 6, 7, 8, 9]),
+    rotation=st.floats(-360, 360),
+    curvature=SHARE,
+    highlights=st.one_of(st.sampled_from(["auto", "off"]), SHARE),
+)
+OUTPUT = optional(output=st.sampled_from(["image", "alpha", "coc", "depth", "people", "all"]))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(WHERE, LENS, st.one_of(OUTPUT, TARGET))
+def test_every_valid_combination_is_answered(
+    where: dict[str, object], lens: dict[str, object], shown: dict[str, object]
+) -> None:
+    """All of one scene: with what it asks for, or a 422 because nobody is at the click."""
+    answer = GATEWAY.post("/focus", params=where | lens | shown, content=PHOTO)
+    if answer.status_code == 422:
+        assert answer.json()["code"] == "not_a_person"
+        assert lens["mode"] == "subject"
+        return
+    assert answer.status_code == 200
+    assert 0 <= float(answer.headers["x-focus-depth"]) <= 1
+    assert float(answer.headers["x-coc-max"]) <= 0.06 * WIDTH + 0.01
+    assert (answer.headers["x-focus-mode"] == "plane") == (answer.headers["x-focus-person"] == "none")
+    if lens.get("mode", "auto") != "auto":
+        assert answer.headers["x-focus-mode"] == lens["mode"]
+
+
+GATEWAY = TestClient(create_app(Settings(canary_period_s=60), FakeDepthClient()), raise_server_exceptions=False)
