@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.contract import Size
 from service.imaging.filling import push_pull
-from service.imaging.geometry import bounded_long_side, neighbourhood, resize
+from service.imaging.geometry import resize
 from service.imaging.lens import Aperture, blur, shrink, working_scale
 
 FloatMap = NDArray[np.float32]
@@ -25,37 +25,59 @@ FloatMap = NDArray[np.float32]
 _GROWTH: Final = 1.25  # of the radius from one layer to the next, beside the one pixel that small radii grow by
 _BINS: Final = 4096  # of the histogram of circles of confusion
 _GRID: Final = 4  # largest working scale; sides are padded to a multiple of it
-_EDGE_ERROR_SHARE: Final = 0.005  # of the long side: how far a depth edge may lie from the photo's
-_EDGE_JUMP_PX: Final = 2.0  # step in the circle of confusion that makes an edge
-_SURE_BACKGROUND: Final = 0.3  # matte value below which a pixel beside the subject is mostly background
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
     """Which layers there are: `radii` of the circle of confusion, signed, ascending (behind focus negative).
 
-    `place` (H, W) is each pixel's fractional index among them; `focal` the index of the layer in focus. `tainted`
-    (H, W) is True right beside something nearer: depth edges are a pixel or two off the photo's, so such a pixel may
-    show the nearer thing's colour, and what is farther is rather continued there than trusted.
+    `place` (H, W) is each pixel's fractional index among them, in mixed pixels that of the farther thing; `focal` the
+    index of the layer in focus; `fringe` what mixed pixels show of the nearer thing.
     """
 
     radii: tuple[float, ...]
     place: FloatMap
     focal: int
-    tainted: NDArray[np.bool_]
+    fringe: "Fringe"
 
 
-def stack(coc: FloatMap) -> Stack:
+@dataclass(frozen=True, slots=True)
+class Fringe:
+    """What n mixed pixels show of the nearer thing, by `place` among the layers, ascending.
+
+    `rows`, `columns` int64 (n,); `rgba` float32 (n, 4) premultiplied.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    rgba: FloatMap
+    place: FloatMap
+
+    def around(self, index: int) -> slice:
+        """Those that show in layer `index`."""
+        first, last = np.searchsorted(self.place, (index - 1 + 1e-6, index + 1 - 1e-6))
+        return slice(int(first), int(last))
+
+
+def stack(coc: FloatMap, rows: NDArray[np.int64], columns: NDArray[np.int64], rgba: FloatMap, front: FloatMap) -> Stack:
     """Choose layers for a map of signed circles of confusion (pixels, > 0 in front of the focal plane).
 
     Radii grow by one pixel or a quarter of themselves, whichever is more, near enough; each layer then sits at the mean
     of what falls to it, so that a flat object gets exactly its own radius.
+
+    Args:
+        coc: float32 (H, W), in mixed pixels that of the farther thing.
+        rows: rows of the mixed pixels, int64 (n,).
+        columns: their columns.
+        rgba: float32 (n, 4), what they show of the nearer thing, premultiplied.
+        front: float32 (n,), its circle of confusion.
     """
-    low, high, _, _ = cv2.minMaxLoc(coc)
-    low, high = min(low, 0.0), max(high, 0.0)
+    low = min(float(coc.min()), float(front.min(initial=0)), 0.0)
+    high = max(float(coc.max()), float(front.max(initial=0)), 0.0)
     step = max(high - low, 1e-6) / (_BINS - 1)
     bins = np.rint((coc - np.float32(low)) * np.float32(1 / step)).astype(np.uint16)
-    counts = np.bincount(bins.ravel(), minlength=_BINS)
+    front_bins = np.rint((front - np.float32(low)) * np.float32(1 / step)).astype(np.uint16)
+    counts = np.bincount(bins.ravel(), minlength=_BINS) + np.bincount(front_bins, minlength=_BINS)
     centres = low + step * np.arange(_BINS)
     growth = np.log(_GROWTH)
     index = np.sign(centres) * np.rint(np.log1p(np.abs(centres) * (_GROWTH - 1)) / growth)
@@ -67,14 +89,10 @@ def stack(coc: FloatMap) -> Stack:
     ordered = tuple(sorted(radii))
     table = np.interp(centres, ordered, np.arange(len(ordered))).astype(np.float32)
     table[np.abs(centres) <= step] = ordered.index(0.0)
-    return Stack(ordered, table[bins], ordered.index(0.0), _tainted(coc))
-
-
-def _tainted(coc: FloatMap) -> NDArray[np.bool_]:
-    radius = max(1, round(_EDGE_ERROR_SHARE * bounded_long_side(coc.shape)))
-    nearest: NDArray[Any] = cv2.dilate(coc, neighbourhood(radius))
-    beside: NDArray[np.bool_] = nearest - coc > np.float32(_EDGE_JUMP_PX)
-    return beside
+    place = table[front_bins]
+    order = np.argsort(place, kind="stable")
+    fringe = Fringe(rows[order], columns[order], rgba[order], place[order])
+    return Stack(ordered, table[bins], ordered.index(0.0), fringe)
 
 
 @dataclass(slots=True)
@@ -122,17 +140,14 @@ def over(below: FloatMap, above: FloatMap) -> FloatMap:
     return result
 
 
-def composite(
-    light: FloatMap, sharp: FloatMap, layers: Stack, subject: FloatMap | None, aperture: Aperture
-) -> tuple[FloatMap, FloatMap]:
+def composite(light: FloatMap, sharp: FloatMap, layers: Stack, aperture: Aperture) -> tuple[FloatMap, FloatMap]:
     """Render all layers.
 
     Args:
-        light: float32 (H, W, 4), linear light of what gets blurred and an opaque fourth channel (`opaque`); H and W
-            multiples of 4.
+        light: float32 (H, W, 4), linear light of what gets blurred and an opaque fourth channel (`opaque`), in mixed
+            pixels that of the farther thing; H and W multiples of 4.
         sharp: the same without highlight recovery, for the layer in focus.
         layers: the stack of this photo.
-        subject: float32 (H, W), matte of what counts as in the focal plane, or None.
         aperture: shape of the blur.
 
     Returns:
@@ -146,10 +161,10 @@ def composite(
         for index in indices:
             radius = abs(layers.radii[index])
             scale = _scale(layers, index)
-            window = _window(layers, index, subject)
+            window = _window(layers, index)
             if window is None:
                 continue
-            rgba = _layer(sharp if index == layers.focal else light, layers, index, subject, scale, window)
+            rgba = _layer(sharp if index == layers.focal else light, layers, index, scale, window)
             if index != layers.focal:
                 rgba = blur(rgba, radius, scale, aperture, inverted=index > layers.focal)
             if group is None:
@@ -192,14 +207,14 @@ def _joined(pile: _Pile, group: _Pile, size: Size) -> _Pile:
     return _Pile(over(pile.at(scale, size), group.at(scale, size)), scale)
 
 
-def _window(layers: Stack, index: int, subject: FloatMap | None) -> _Window | None:
+def _window(layers: Stack, index: int) -> _Window | None:
     """Where layer `index` can be seen: what is its own, wider by its blur and by that of all that hides it."""
     height, width = layers.place.shape
     if index == 0:
         return _Window(0, height, 0, width)
     own = np.abs(layers.place - np.float32(index)) < 1
-    if index == layers.focal and subject is not None:
-        own |= subject > 0
+    around = layers.fringe.around(index)
+    own[layers.fringe.rows[around], layers.fringe.columns[around]] = True
     rows, columns = np.flatnonzero(own.any(axis=1)), np.flatnonzero(own.any(axis=0))
     if rows.size == 0:
         return None
@@ -212,47 +227,36 @@ def _window(layers: Stack, index: int, subject: FloatMap | None) -> _Window | No
     )
 
 
-def _layer(
-    light: FloatMap, layers: Stack, index: int, subject: FloatMap | None, scale: int, window: _Window
-) -> FloatMap:
+def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: _Window) -> FloatMap:
     """Layer `index` unblurred at `scale`: premultiplied colour and coverage (h, w, 4), continued where it is hidden."""
     view = window.at(1)
-    place, focal = layers.place[view], layers.focal
+    place = layers.place[view]
     known = np.clip(np.float32(index + 1) - place, 0, 1)
-    own = known.copy()
+    own = known
     if index > 0:
-        own *= np.clip(place - np.float32(index - 1), 0, 1)
-    clean = 1 - (layers.tainted[view] & (own > 0)).astype(np.float32)
-    if index > 0 or (own * clean).any():  # the farthest layer must show something
-        own *= clean
-        known *= clean
-    if subject is not None and 0 < index == focal:
-        own *= subject[view] <= np.float32(0.5)  # laid in by its matte instead, below
-    if subject is not None and index < focal:
-        beside = np.clip(1 - subject[view] * np.float32(1 / _SURE_BACKGROUND), 0, 1)
-        own *= beside
-        known *= beside
-    weighted, known = shrink(_times(light[view], own), scale), shrink(known, scale)
+        own = known * np.clip(place - np.float32(index - 1), 0, 1)
+    weighted = _times(light[view], own)
+    _lay_fringe(weighted, layers.fringe, index, window)
+    weighted, known = shrink(weighted, scale), shrink(known, scale)
     if known.min() < 1:
         deeper = _GRID // scale
         continued = push_pull(shrink(weighted, deeper), shrink(known, deeper))
         weighted = weighted + _times(resize(continued, (known.shape[0], known.shape[1])), 1 - known)
-    if index == focal and subject is not None:
-        _lay_subject(weighted, light[view], subject[view])
     return weighted
 
 
-def _lay_subject(rgba: FloatMap, light: FloatMap, subject: FloatMap) -> None:
-    """Put the subject into the layer in focus, its matte as coverage and the background taken out of mixed pixels.
+def _lay_fringe(rgba: FloatMap, fringe: Fringe, index: int, window: _Window) -> None:
+    """Lay what mixed pixels show of nearer things over layer `index`, (h, w, 4) at full size.
 
-    A pixel of matte m shows light = m * subject + (1 - m) * background, so what the subject adds is
-    light - (1 - m) * background; the background is continued from beside the matte.
+    Between layers i and i + 1, at i + f, coverage c is shared out so that both over one another still cover c:
+    f c in the nearer layer and c (1 - f) / (1 - f c) in the farther.
     """
-    rgba *= (1 - subject)[..., None]
-    beside = np.clip(1 - subject * np.float32(1 / _SURE_BACKGROUND), 0, 1)
-    small = push_pull(shrink(_times(light, beside), _GRID), shrink(beside, _GRID))
-    background = resize(small, (subject.shape[0], subject.shape[1]))
-    own = light - (1 - subject)[..., None] * background
-    np.clip(own, 0, subject[..., None], out=own)
-    mixed = (subject > 0) & (subject < 1)
-    rgba += np.where(mixed[..., None], own, light * subject[..., None])
+    around = fringe.around(index)
+    if around.stop == around.start:
+        return
+    ahead = np.clip(fringe.place[around] - np.float32(index), -1, 1)
+    part = fringe.rgba[around]
+    share = np.where(ahead < 0, 1 + ahead, (1 - ahead) / np.maximum(1 - ahead * part[:, 3], np.float32(1e-6)))
+    part = part * share[:, None]
+    rows, columns = fringe.rows[around] - window.top, fringe.columns[around] - window.left
+    rgba[rows, columns] = rgba[rows, columns] * (1 - part[:, 3:]) + part

@@ -13,11 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.contract import Size
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import check_inside, resize
 from service.imaging.layers import composite, opaque, stack
 from service.imaging.lens import MAX_COC_SHARE, Aperture, strength_from_blur, strength_from_f_number
 from service.imaging.light import lamps, to_display, to_linear
+from service.imaging.mixing import Mixed, owners, unmix
 from service.imaging.snapping import snap_edges, snap_to_matte
 
 __all__ = [
@@ -49,18 +51,27 @@ class Scene:
     """A photo prepared for refocusing.
 
     `image` uint8 (H, W, 3); `inverse_depth` float32 (H, W) in 0..1, its edges snapped; `mattes` uint8 (N, H, W);
-    `lamps` uint8 (H, W), 1 on small clipped lights, or None.
+    `lamps` uint8 (H, W), 1 on small clipped lights, or None. Blur is made at 1 / `reduction` of the size, where
+    `mixed` are the pixels that show two things.
     """
 
     image: NDArray[np.uint8]
     inverse_depth: FloatMap
     mattes: NDArray[np.uint8]
     lamps: NDArray[np.uint8] | None
+    mixed: Mixed
+    reduction: int
+
+    @property
+    def working_size(self) -> Size:
+        """(height, width) at which blur is made."""
+        height, width = self.inverse_depth.shape
+        return math.ceil(height / self.reduction), math.ceil(width / self.reduction)
 
     @property
     def nbytes(self) -> int:
         """Bytes held, the photo's own included."""
-        held = self.image.nbytes + self.inverse_depth.nbytes + self.mattes.nbytes
+        held = self.image.nbytes + self.inverse_depth.nbytes + self.mattes.nbytes + self.mixed.nbytes
         return held + (self.lamps.nbytes if self.lamps is not None else 0)
 
 
@@ -97,9 +108,35 @@ def prepare(image: NDArray[np.uint8], inverse_depth: FloatMap, mattes: FloatMap 
     levels = np.zeros((0, *size), np.uint8)
     if mattes is not None and len(mattes):
         levels = np.stack([np.rint(np.clip(np.nan_to_num(matte), 0, 1) * 255).astype(np.uint8) for matte in mattes])
-        for matte in levels:
-            depth = snap_to_matte(depth, matte)
-    return Scene(image, depth, levels, lamps(image))
+    order = _far_to_near(levels, depth)
+    for index in order:
+        depth = snap_to_matte(depth, levels[index])
+    reduction = math.ceil(math.sqrt(depth.size / _WORKING_PIXELS)) if depth.size > _WORKING_PIXELS else 1
+    small = (math.ceil(size[0] / reduction), math.ceil(size[1] / reduction))
+    small_levels = np.zeros((len(levels), *small), np.uint8)
+    for index, matte in enumerate(levels):
+        small_levels[index] = resize(matte, small)
+    owner = owners(small_levels, order)
+    mixed = unmix(resize(to_linear(image), small), _nearest(depth, small), small_levels, owner)
+    return Scene(image, depth, levels, lamps(image), mixed, reduction)
+
+
+def _far_to_near(mattes: NDArray[np.uint8], inverse_depth: FloatMap) -> list[int]:
+    """Indices of the mattes by depth, so that nothing depends on the order that they came in."""
+
+    def key(index: int) -> tuple[float, int, int]:
+        inside = mattes[index] > 127
+        depth = float(inverse_depth[inside].mean()) if inside.any() else -1.0
+        return depth, int(mattes[index].argmax()), int(mattes[index].sum(dtype=np.int64))
+
+    return sorted(range(len(mattes)), key=key)
+
+
+def _nearest(values: FloatMap, size: Size) -> FloatMap:
+    if values.shape == size:
+        return values
+    result: NDArray[Any] = cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+    return result
 
 
 def render(
@@ -146,25 +183,33 @@ def render(
         raise ValueError(
             f"aperture: {blades} blades (0, or 3 or more), turned by {rotation_deg}, curvature {curvature}"
         )
-    circles = coc(
-        scene,
-        focus=focus,
-        strength_px=strength_px,
-        subject=subject,
-        front=front,
-        back=back,
-        depth_range=depth_range,
-    )
+    if not isinstance(highlights, str) and not math.isfinite(highlights):
+        raise ValueError(f"highlights {highlights}: finite")
+    lens = _Lens.of(scene, focus, strength_px, front, back, depth_range)
+    subjects = _subjects(scene, subject)
+    matte = _matte_of(scene, subjects)
+    circles = lens.circles(scene.inverse_depth, matte > 127 if matte is not None else None)
     reach = max(float(circles.max()), -float(circles.min()))
     if float(np.ptp(scene.inverse_depth)) < _FLAT or reach == 0:
         return scene.image.copy()
-    matte = _matte_of(scene, subject)
-    gain = {"auto": _AUTO_GAIN, "off": 0.0}.get(highlights) if isinstance(highlights, str) else highlights * _AUTO_GAIN
-    lit = scene.lamps if gain else None
-    shrink = math.ceil(math.sqrt(circles.size / _WORKING_PIXELS)) if circles.size > _WORKING_PIXELS else 1
+    gain = (
+        {"auto": _AUTO_GAIN, "off": 0.0}.get(highlights, 0.0)
+        if isinstance(highlights, str)
+        else highlights * _AUTO_GAIN
+    )
+    mixed = scene.mixed
+    front_circles = lens.circles(mixed.front_depth, np.isin(mixed.front_owner, subjects))
+    back_circles = lens.circles(mixed.back_depth, np.isin(mixed.back_owner, subjects))
     aperture = Aperture(blades, rotation_deg, curvature)
-    rendered, in_front = _rendered(scene.image, circles, matte, lit, gain or 0.0, aperture, shrink)
-    return _with_sharp_parts(scene.image, rendered, in_front, circles, matte, shrink)
+    rendered, in_front = _rendered(scene, circles, front_circles, back_circles, gain, aperture)
+    if scene.reduction > 1:
+        return _with_sharp_parts(scene.image, rendered, in_front, circles, matte, scene.reduction)
+    result = to_display(rendered)
+    untouched = circles == 0
+    untouched.ravel()[mixed.index] = (front_circles == 0) & (back_circles == 0)
+    untouched &= in_front < _UNTOUCHED
+    result[untouched] = scene.image[untouched]
+    return result
 
 
 def coc(
@@ -188,69 +233,96 @@ def coc(
     Raises:
         ValueError: a number that is not finite, a negative strength, factor or range, or no such subject.
     """
-    numbers = {"focus": focus, "strength_px": strength_px, "front": front, "back": back, "depth_range": depth_range}
-    if not all(math.isfinite(value) and (value >= 0 or name == "focus") for name, value in numbers.items()):
-        raise ValueError(f"{numbers}: finite, and not negative beside the focus")
-    strength_px = min(strength_px, min(scene.inverse_depth.shape))
-    circles = _circles(scene.inverse_depth, focus, depth_range, (strength_px * front, strength_px * back))
-    matte = _matte_of(scene, subject)
-    if matte is not None:
-        circles[matte > 127] = 0
-    return circles
+    lens = _Lens.of(scene, focus, strength_px, front, back, depth_range)
+    matte = _matte_of(scene, _subjects(scene, subject))
+    return lens.circles(scene.inverse_depth, matte > 127 if matte is not None else None)
 
 
-def _matte_of(scene: Scene, subject: int | Sequence[int] | None) -> NDArray[np.uint8] | None:
-    """The matte of all subjects together, whatever their order: shares of one pixel add up."""
+@dataclass(frozen=True, slots=True)
+class _Lens:
+    """Focus and strengths in pixels per unit of inverse depth, in front of the focal plane and behind it."""
+
+    focus: float
+    depth_range: float
+    front_px: float
+    back_px: float
+
+    @classmethod
+    def of(
+        cls, scene: Scene, focus: float, strength_px: float, front: float, back: float, depth_range: float
+    ) -> "_Lens":
+        numbers = {"strength_px": strength_px, "front": front, "back": back, "depth_range": depth_range}
+        if not (math.isfinite(focus) and all(math.isfinite(value) and value >= 0 for value in numbers.values())):
+            raise ValueError(f"focus {focus}, {numbers}: finite, and not negative beside the focus")
+        strength_px = min(strength_px, min(scene.inverse_depth.shape))
+        return cls(focus, depth_range, strength_px * front, strength_px * back)
+
+    def circles(self, inverse_depth: FloatMap, in_focus: NDArray[np.bool_] | None = None) -> FloatMap:
+        """Signed circles of confusion; 0 up to `_SHARP_PX`, the lens's own from `_SHARP_END_PX`, linear between."""
+        circles = inverse_depth - np.float32(self.focus)
+        if self.depth_range:
+            circles -= np.clip(circles, -np.float32(self.depth_range), np.float32(self.depth_range))
+        if self.front_px == self.back_px:
+            circles *= np.float32(self.front_px)
+        else:
+            circles *= np.where(circles > 0, np.float32(self.front_px), np.float32(self.back_px))
+        radius = np.abs(circles)
+        eased: FloatMap = (radius - np.float32(_SHARP_PX)) * np.float32(_SHARP_END_PX / (_SHARP_END_PX - _SHARP_PX))
+        np.clip(eased, 0, radius, out=eased)
+        np.copysign(eased, circles, out=eased)
+        if in_focus is not None:
+            eased[in_focus] = 0
+        return eased
+
+
+def _subjects(scene: Scene, subject: int | Sequence[int] | None) -> list[int]:
     chosen = {subject} if isinstance(subject, int) else set(subject or ())
     for index in chosen:
         if not 0 <= index < len(scene.mattes):
             raise ValueError(f"there is no subject {index}; the scene has {len(scene.mattes)}")
+    return sorted(chosen)
+
+
+def _matte_of(scene: Scene, subjects: list[int]) -> NDArray[np.uint8] | None:
+    """The matte of all subjects together: shares of one pixel add up."""
     matte: NDArray[Any] | None = None
-    for index in sorted(chosen):
+    for index in subjects:
         matte = scene.mattes[index] if matte is None else cv2.add(matte, scene.mattes[index])
     return matte
 
 
-def _circles(inverse_depth: FloatMap, focus: float, depth_range: float, px: tuple[float, float]) -> FloatMap:
-    """Signed circles of confusion for strengths `px` in front and behind, the smallest eased.
-
-    0 up to `_SHARP_PX`, the lens's own from `_SHARP_END_PX`, linear between.
-    """
-    circles = inverse_depth - np.float32(focus)
-    if depth_range:
-        circles -= np.clip(circles, -np.float32(depth_range), np.float32(depth_range))
-    circles *= np.float32(px[0]) if px[0] == px[1] else np.where(circles > 0, np.float32(px[0]), np.float32(px[1]))
-    radius = np.abs(circles)
-    eased = (radius - np.float32(_SHARP_PX)) * np.float32(_SHARP_END_PX / (_SHARP_END_PX - _SHARP_PX))
-    eased = np.clip(eased, 0, radius)
-    return np.copysign(eased, circles)
-
-
 def _rendered(
-    image: NDArray[np.uint8],
-    coc: FloatMap,
-    matte: NDArray[np.uint8] | None,
-    lit: NDArray[np.uint8] | None,
-    gain: float,
-    aperture: Aperture,
-    shrink: int,
+    scene: Scene, circles: FloatMap, front: FloatMap, back: FloatMap, gain: float, aperture: Aperture
 ) -> tuple[FloatMap, FloatMap]:
-    """The composite of all layers in linear light, and the coverage in front of the focal plane, at 1 / `shrink`."""
-    height, width = coc.shape
-    size = (math.ceil(height / shrink), math.ceil(width / shrink))
-    if shrink > 1:
-        lit = resize(lit, size) if lit is not None else None
-        matte = resize(matte, size) if matte is not None else None
-        coc = cv2.resize(coc, (size[1], size[0]), interpolation=cv2.INTER_NEAREST) / np.float32(shrink)
+    """The composite of all layers in linear light, and the coverage in front of the focal plane, at the working size.
+
+    Args:
+        scene: what is rendered.
+        circles: of confusion, (H, W) at full size.
+        front: of the nearer things in mixed pixels, (n,).
+        back: of the farther.
+        gain: extra light of lamps, in times white.
+        aperture: shape of the blur.
+    """
+    size, mixed = scene.working_size, scene.mixed
+    light = resize(to_linear(scene.image), size)
+    small = np.float32(1 / scene.reduction)
+    circles = _nearest(circles, size) * small
+    circles.ravel()[mixed.index] = back * small
+    light.reshape(-1, 3)[mixed.index] = mixed.back
     padding = ((0, -size[0] % 4), (0, -size[1] % 4))
-    sharp = np.pad(opaque(resize(to_linear(image), size)), (*padding, (0, 0)), mode="edge")
-    light = sharp
-    if lit is not None:
+    sharp = np.pad(opaque(light), (*padding, (0, 0)), mode="edge")
+    light, fringe = sharp, mixed.front
+    if scene.lamps is not None and gain:
+        lit = 1 + np.float32(gain) * resize(scene.lamps, size).astype(np.float32)
         light = sharp.copy()
-        light[..., :3] *= (1 + np.float32(gain) * np.pad(lit, padding).astype(np.float32))[..., None]
-    subject = np.pad(matte, padding, mode="edge").astype(np.float32) / np.float32(255) if matte is not None else None
-    layers = stack(np.ascontiguousarray(np.pad(coc, padding, mode="edge")))
-    rendered, in_front = composite(light, sharp, layers, subject, aperture)
+        light[..., :3] *= np.pad(lit, padding, mode="edge")[..., None]
+        shining = np.where(front == 0, np.float32(1), lit.ravel()[mixed.index])
+        fringe = fringe * np.stack([shining, shining, shining, np.ones_like(shining)], axis=1)
+    rows, columns = np.divmod(mixed.index, size[1])
+    padded = np.ascontiguousarray(np.pad(circles, padding, mode="edge"))
+    layers = stack(padded, rows, columns, fringe, front * small)
+    rendered, in_front = composite(light, sharp, layers, aperture)
     return rendered[: size[0], : size[1]], in_front[: size[0], : size[1]]
 
 
@@ -264,13 +336,6 @@ def _with_sharp_parts(
 ) -> NDArray[np.uint8]:
     """Display values, the input's own wherever it is in focus and nothing blurred lies before it."""
     size = coc.shape
-    if shrink == 1:
-        result = to_display(rendered)
-        untouched = (coc == 0) & (in_front < _UNTOUCHED)
-        if matte is not None:
-            untouched &= (matte == 0) | (matte == 255)
-        result[untouched] = image[untouched]
-        return result
     result = np.empty_like(image)
     ramp = np.float32(1 / shrink)
     small = to_display(rendered)

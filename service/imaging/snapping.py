@@ -20,6 +20,7 @@ FloatMap = NDArray[np.float32]
 _NETWORK_LONG_SIDE: Final = 384  # pixels of the network's map: what its edges are soft by is measured in them
 _EDGE_REACH: Final = 1.5  # network pixels to each side
 _MATTE_REACH: Final = 2.5
+_LEAST_MATTE_REACH_PX: Final = 6  # on small photos too
 _EDGE_STEP: Final = 0.05  # inverse depth difference that counts as an edge
 _RAMP_GROWTH: Final = 1.4  # a step keeps its height when looked at twice as widely, a ramp doubles it
 _FILL_PIXELS: Final = 400_000
@@ -48,7 +49,7 @@ def snap_edges(inverse_depth: FloatMap, reach_px: int | None = None) -> FloatMap
     edge = (step > _EDGE_STEP) & (wide_high - wide_low < _RAMP_GROWTH * step)
     nearer = inverse_depth - low > high - inverse_depth
     snapped: FloatMap = np.where(edge, np.where(nearer, high, low), inverse_depth)
-    return _smoothed(snapped, snapped != inverse_depth)
+    return _smoothed(snapped, np.abs(snapped - inverse_depth) > np.float32(_EDGE_STEP / 2))
 
 
 def _smoothed(values: FloatMap, changed: NDArray[np.bool_]) -> FloatMap:
@@ -71,20 +72,32 @@ def snap_to_matte(inverse_depth: FloatMap, matte: NDArray[np.uint8]) -> FloatMap
         inverse_depth: float32 (H, W).
         matte: uint8 (H, W), 255 = the person.
     """
-    inside = matte > 127
-    if not inside.any() or inside.all():
+    reach_px = max(_LEAST_MATTE_REACH_PX, _reach_px(inverse_depth.shape, _MATTE_REACH))
+    occupied = matte > 127
+    rows, columns = np.flatnonzero(occupied.any(axis=1)), np.flatnonzero(occupied.any(axis=0))
+    if rows.size == 0:
         return inverse_depth
-    size = _reduced(matte.shape)
+    margin = 4 * reach_px
+    part = (
+        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin),
+        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + 1 + margin),
+    )
+    result = inverse_depth.copy()
+    result[part] = _snapped_to(occupied[part], inverse_depth[part], reach_px)
+    return result
+
+
+def _snapped_to(inside: NDArray[np.bool_], inverse_depth: FloatMap, reach_px: int) -> FloatMap:
+    size = _reduced(inside.shape)
     small = cv2.resize(inside.astype(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-    reach = _reach_px(size, _MATTE_REACH)
-    element = neighbourhood(reach)
+    element = neighbourhood(max(1, round(reach_px * size[1] / inside.shape[1])))
     core: NDArray[Any] = cv2.erode(small, element, borderType=cv2.BORDER_REPLICATE)
     beyond: NDArray[Any] = 1 - np.asarray(cv2.dilate(small, element))
     if not core.any() or not beyond.any():
         return inverse_depth
     full = (inverse_depth.shape[0], inverse_depth.shape[1])
     in_band = cv2.resize(1 - core - beyond, (full[1], full[0]), interpolation=cv2.INTER_NEAREST) > 0
-    values = resize(inverse_depth, size)
+    values = resize(np.ascontiguousarray(inverse_depth), size)
     person, surroundings = _continued(values, core, full), _continued(values, beyond, full)
     gap = person - surroundings
     share = (inverse_depth - surroundings) / np.where(np.abs(gap) > _EDGE_STEP, gap, np.float32(np.inf))

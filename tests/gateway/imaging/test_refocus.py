@@ -102,7 +102,10 @@ def test_what_is_in_focus_is_the_input(seed: int) -> None:
     scene = prepare(image, inverse_depth)
     result = render(scene, focus=nearest, strength_px=25)  # nothing lies before it
     sharp = scene.inverse_depth == nearest
-    assert (result[sharp] == image[sharp]).all()
+    unmixed = sharp.copy()
+    unmixed.ravel()[scene.mixed.index] = False
+    assert (result[unmixed] == image[unmixed]).all()
+    assert np.abs(result[sharp].astype(int) - image[sharp]).mean() < 2.55  # mixed pixels have lost the background
 
 
 @CHECKED
@@ -149,7 +152,8 @@ def test_subject_is_whole_and_alone() -> None:
     matte = np.zeros((1, 90, 120), np.float32)
     matte[0, 20:70, 30:60] = 1
     result = render(prepare(image, np.maximum(inverse_depth, 0.95 * matte[0]), matte), focus=0.95, strength_px=30, subject=0)  # fmt: skip # noqa: E501
-    assert (result[20:70, 30:60] == image[20:70, 30:60]).all()
+    assert (result[21:69, 31:59] == image[21:69, 31:59]).all()
+    assert np.abs(result[20:70, 30:60].astype(int) - image[20:70, 30:60]).mean() < 2.55
     assert np.abs(result[:, 80:].astype(int) - image[:, 80:]).mean() > 3
 
 
@@ -275,9 +279,10 @@ def test_tiny_and_thin_photos(size: tuple[int, int]) -> None:
 def test_large_photos_are_rendered_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
     image, inverse_depth = random_scene(8, 300, 400)
     matte = (inverse_depth > 0.6).astype(np.float32)[None]
-    scene = prepare(image, inverse_depth, matte)
-    full = render(scene, focus=0.8, strength_px=30, subject=0)
+    full = render(prepare(image, inverse_depth, matte), focus=0.8, strength_px=30, subject=0)
     monkeypatch.setattr(refocus, "_WORKING_PIXELS", 40_000)
+    scene = prepare(image, inverse_depth, matte)
+    assert scene.working_size == (150, 200)
     reduced = render(scene, focus=0.8, strength_px=30, subject=0)
     assert np.abs(reduced.astype(int) - full).mean() < 4
     assert (render(scene, focus=0.8, strength_px=0) == image).all()
@@ -287,7 +292,8 @@ def test_large_photos_are_rendered_reduced(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_scene_counts_its_bytes() -> None:
     image, inverse_depth = random_scene(1)
-    assert prepare(image, inverse_depth, np.zeros((2, 90, 120), np.float32)).nbytes == 90 * 120 * (3 + 4 + 2)
+    scene = prepare(image, inverse_depth, np.zeros((2, 90, 120), np.float32))
+    assert scene.nbytes == 90 * 120 * (3 + 4 + 2) + 46 * len(scene.mixed.index)
 
 
 def test_bad_input() -> None:
