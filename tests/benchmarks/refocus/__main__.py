@@ -5,7 +5,13 @@ Truths are made on the first run, 9 seconds of processor time each and half a mi
 """
 
 import argparse
+import sys
+import time
 from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -14,11 +20,12 @@ from tqdm import tqdm
 
 from service.imaging.refocus import focus_depth_at
 
-from . import baselines, renderers, scenes, truth
+from . import baselines, renderers, report, scenes, srgb, truth
 from .degrade import Inputs, as_served, exact, network_output, plainly
 from .renderers import Order, Renderer
-from .scenes import LayeredScene, View, Visible
-from .score import Score, Summary, regions, row, score, summary
+from .report import Costs, Scores
+from .scenes import View, Visible
+from .score import regions, row, score
 
 ROOT = Path(__file__).parents[3]
 RENDERERS: dict[str, Renderer] = {
@@ -30,7 +37,6 @@ RENDERERS: dict[str, Renderer] = {
     "ours": renderers.ours,
 }
 TRACKS = ("exact", "pred")
-HEADINGS = tuple(Summary.__dataclass_fields__)
 
 
 def order_of(view: View, seen: Visible, inputs: Inputs, track: str) -> Order:
@@ -55,68 +61,88 @@ def pictures(folder: Path, name: str, photo: np.ndarray, true: np.ndarray, resul
     cv2.imwrite(str(folder / f"{name}.png"), sheet[..., ::-1])
 
 
-def measure(
-    scene: LayeredScene, options: argparse.Namespace, chosen: dict[str, Renderer]
-) -> dict[tuple[str, str], list[Score]]:
-    """Scores of the scene's views by (renderer, track)."""
+def measure(number: int, options: argparse.Namespace) -> tuple[Scores, Costs]:
+    """Scores of a scene's views, and processor seconds per megapixel, by (renderer, track)."""
+    cv2.setNumThreads(1)
+    scores, costs = defaultdict(list), defaultdict(list)
+    chosen = {name: RENDERERS[name] for name in options.only}
+    if options.photos:
+        scene = scenes.build(number, options.seed, backdrops(options.photos, number))
+    else:
+        scene = scenes.scene(number, options.seed)
     seen, photo = scenes.visible(scene.layers), truth.pinhole(scene)
-    truths = truth.cached(scene, options.cache, options.seed, options.points)
+    truths = truth.cached(scene, options.cache, options.seed, options.points, "-photos" if options.photos else "")
     output = network_output(seen, options.seed * 100 + scene.number)
     given = {
         "exact": (exact(seen), exact(seen)),
         "pred": (as_served(output, photo), plainly(output)) if "pred" in options.tracks else None,
     }
-    scores = defaultdict(list)
     for index, (view, true) in enumerate(zip(scene.views, truths, strict=True)):
         where = regions(seen, view)
         for track in options.tracks:
             served, plain = given[track]
             for name, render in chosen.items():
                 inputs = served if name == "ours" else plain
-                result = render(photo, inputs, order_of(view, seen, inputs, track))
+                order, started = order_of(view, seen, inputs, track), time.process_time()
+                result = render(photo, inputs, order)
+                costs[name, track].append((time.process_time() - started) / photo[..., 0].size * 1e6)
                 scores[name, track].append(score(result, true, where))
                 if options.pictures:
                     pictures(options.pictures, f"{scene.number:02}-{index}-{track}-{name}", photo, true, result)
                 if options.views:
                     figures = " ".join(f"{one:>6}" for one in row(scores[name, track][-1]))
                     print(f"{scene.number:2} {scene.name:10} {index} {track:5} {name:12} {figures}", flush=True)
-    return scores
+    return scores, costs
 
 
-def table(scores: dict[tuple[str, str], list[Score]]) -> str:
-    """Markdown: means over views."""
-    lines = [f"| renderer | track | {' | '.join(HEADINGS)} |", "|---|---|" + "---|" * len(HEADINGS)]
-    lines += [f"| {name} | {track} | {' | '.join(row(summary(of)))} |" for (name, track), of in scores.items()]
-    return "\n".join(lines) + "\n"
+def backdrops(folder: Path, number: int) -> Callable[[np.random.Generator, int, int], np.ndarray]:
+    """A photo of the folder for a scene's wall, enlarged to cover it, with grain; linear light."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+    def backdrop(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+        picture = cv2.imread(str(paths[number * 7 % len(paths)]))[..., ::-1]
+        factor = max(height / picture.shape[0], width / picture.shape[1]) + 1e-3
+        large = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)[:height, :width]
+        return srgb.decode(np.clip(large + rng.normal(0, 2, large.shape), 0, 255) / 255)
+
+    return backdrop
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--only", help="renderers, separated by commas: " + ", ".join(RENDERERS))
+    made.add_argument(
+        "--only", default=",".join(RENDERERS), help="renderers, separated by commas: " + ", ".join(RENDERERS)
+    )
     made.add_argument("--scenes", default=",".join(map(str, range(1, 13))), help="numbers, separated by commas")
     made.add_argument("--tracks", default=",".join(TRACKS), help="exact, pred or both")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--points", type=int, default=truth.POINTS, help="of the lens")
+    made.add_argument("--jobs", type=int, default=1, help="scenes at a time, each in a process of its own")
     made.add_argument("--cache", type=Path, default=ROOT / ".cache" / "refocus", help="where truths are kept")
     made.add_argument("--pictures", type=Path, help="folder for PNGs: input, truth, result, four times the error")
     made.add_argument("--views", action="store_true", help="print every view's figures")
-    made.add_argument("--out", type=Path, help="Markdown file for the table")
+    made.add_argument("--out", type=Path, help="Markdown file for the tables, with picking")
+    made.add_argument("--photos", type=Path, help="folder of photos to put behind the scenes instead of textures")
     return made
 
 
 def main() -> None:
     options = parser().parse_args()
-    options.tracks = options.tracks.split(",")
-    cv2.setNumThreads(1)
-    chosen = {name: RENDERERS[name] for name in (options.only.split(",") if options.only else RENDERERS)}
-    scores: dict[tuple[str, str], list[Score]] = defaultdict(list)
-    for number in tqdm([int(one) for one in options.scenes.split(",")], desc="scenes", disable=options.views):
-        for key, of in measure(scenes.scene(number, options.seed), options, chosen).items():
-            scores[key] += of
-    text = table(scores)
+    options.tracks, options.only = options.tracks.split(","), options.only.split(",")
+    numbers = [int(number) for number in options.scenes.split(",")]
+    scores: Scores = defaultdict(list)
+    costs: Costs = defaultdict(list)
+    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+        found = pool.map(measure, numbers, repeat(options))
+        for scored, cost in tqdm(found, total=len(numbers), desc="scenes", disable=options.views):
+            for key in scored:
+                scores[key] += scored[key]
+                costs[key] += cost[key]
+    print(report.table(scores, costs))
     if options.out:
-        options.out.write_text(text)
-    print(text)
+        report.write(
+            options.out, scores, costs, options, "python -m tests.benchmarks.refocus " + " ".join(sys.argv[1:])
+        )
 
 
 if __name__ == "__main__":

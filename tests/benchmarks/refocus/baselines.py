@@ -13,8 +13,7 @@ from .degrade import Inputs
 from .renderers import Order
 
 _SHARP_RANGE = 0.1  # inverse depth to both sides of the focus that a mask of depth keeps
-_GATHER_STEP_PX = 0.5
-_SCATTER_STEP_PX = 0.5
+_FINE_UP_TO_PX = 6.0  # discs half a pixel apart up to here, one pixel beyond
 
 
 def signed_coc(inputs: Inputs, order: Order) -> np.ndarray:
@@ -29,6 +28,25 @@ def _offsets(radius_px: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _convolved(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return cv2.filter2D(values, -1, kernel.astype(np.float32), borderType=cv2.BORDER_REFLECT_101)
+
+
+def _levels(radius: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
+    """Radii, and each pixel's share of them: between two radii, linearly, of both."""
+    largest = float(radius.max())
+    steps = np.arange(0, _FINE_UP_TO_PX, 0.5).tolist() + np.arange(_FINE_UP_TO_PX, largest + 2).tolist()
+    for before, size, after in zip([-1.0, *steps[:-2]], steps[:-1], steps[1:], strict=True):
+        share = np.clip(np.minimum((radius - before) / (size - before), (after - radius) / (after - size)), 0, 1)
+        if share.any():
+            yield size, share.astype(np.float32)
+
+
+def _box(mask: np.ndarray, reach: int) -> tuple[slice, slice]:
+    """Rows and columns of what is not 0, and `reach` more."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (
+        slice(max(0, int(rows[0]) - reach), int(rows[-1]) + reach + 1),
+        slice(max(0, int(columns[0]) - reach), int(columns[-1]) + reach + 1),
+    )
 
 
 def mask_and_gaussian(photo: np.ndarray, inputs: Inputs, order: Order) -> np.ndarray:
@@ -49,16 +67,14 @@ def mask_and_gaussian(photo: np.ndarray, inputs: Inputs, order: Order) -> np.nda
 
 
 def gather(photo: np.ndarray, inputs: Inputs, order: Order) -> np.ndarray:
-    """(b) Each pixel is the mean of the disc of its own radius round it, linear light, between two half pixels."""
+    """(b) Each pixel is the mean of the disc of its own radius round it, linear light."""
     light, radius = srgb.decode(photo / np.float32(255)), np.abs(signed_coc(inputs, order))
-    level = radius / _GATHER_STEP_PX
     total = np.zeros_like(light)
-    for index in range(int(np.ceil(level.max())) + 1):
-        weight = np.clip(1 - np.abs(level - index), 0, 1)
-        if weight.any():
-            x, y = _offsets(index * _GATHER_STEP_PX)
-            kernel = np.clip(index * _GATHER_STEP_PX + 0.5 - np.hypot(x, y), 0, 1)
-            total += weight[..., None] * _convolved(light, kernel / kernel.sum())
+    for size, share in _levels(radius):
+        x, y = _offsets(size)
+        kernel = np.clip(size + 0.5 - np.hypot(x, y), 0, 1)
+        part = _box(share, kernel.shape[0])
+        total[part] += share[part][..., None] * _convolved(light[part], kernel / kernel.sum())
     return srgb.photo(total)
 
 
@@ -70,14 +86,12 @@ def scatter(photo: np.ndarray, inputs: Inputs, order: Order) -> np.ndarray:
     """
     light, radius = srgb.decode(photo / np.float32(255)), np.abs(signed_coc(inputs, order))
     weighted = np.dstack([light, np.ones(radius.shape, np.float32)])
-    level, total = radius / _SCATTER_STEP_PX, np.zeros((*radius.shape, 4), np.float32)
-    for index in range(int(np.ceil(level.max())) + 1):
-        share = np.clip(1 - np.abs(level - index), 0, 1)
-        if share.any():
-            size = index * _SCATTER_STEP_PX
-            x, y = _offsets(size)
-            kernel = (0.5 + 0.5 * np.tanh(4 * (size - np.hypot(x, y)))) / (size**2 + 0.2)
-            total += _convolved(weighted * share[..., None], kernel)
+    total = np.zeros((*radius.shape, 4), np.float32)
+    for size, share in _levels(radius):
+        x, y = _offsets(size)
+        kernel = (0.5 + 0.5 * np.tanh(4 * (size - np.hypot(x, y)))) / (size**2 + 0.2)
+        part = _box(share, kernel.shape[0])
+        total[part] += _convolved(weighted[part] * share[part][..., None], kernel)
     return srgb.photo(total[..., :3] / np.maximum(total[..., 3:], 1e-6))
 
 
@@ -102,7 +116,8 @@ def layered(photo: np.ndarray, inputs: Inputs, order: Order) -> np.ndarray:
         kernel = 0.5 + 0.5 * np.tanh(0.25 * (radius**2 - x**2 - y**2) + 0.5)
         if abs(radius) < 0.5:
             kernel = ((x == 0) & (y == 0)).astype(np.float32)  # in focus: the recursion's own kernel would blur it
-        blurred = _convolved(opaque * mask[..., None], kernel / kernel.sum())
-        out *= 1 - blurred[..., 3:]
-        out += blurred
+        part = _box(mask, kernel.shape[0])
+        blurred = _convolved(opaque[part] * mask[part][..., None], kernel / kernel.sum())
+        out[part] *= 1 - blurred[..., 3:]
+        out[part] += blurred
     return srgb.photo(out[..., :3] / np.maximum(out[..., 3:], 1e-6))

@@ -1,6 +1,8 @@
 """What the service would be given for a scene: a network's map and matte, small, soft, displaced and biased.
 
-The steps and their sizes follow the served network's known faults; nothing here looks at the renderer.
+Sizes follow the served network. On ten portraits with known outlines its map of depth, and of people, climbs a step
+from 25 to 75 % within 2 to 2.5 of its own pixels, displaced by 1.1 of them (standard deviation along the outline, 0.9
+to 1.7); the same measure of what is made here gives 2.25 and 1.1.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ NETWORK = Letterbox.of(HEIGHT, WIDTH).content_size
 """(height, width) of the network's map without padding: two photo pixels are one of its own."""
 
 _EDGE_SIGMA = 1.3  # network pixels
-_SHIFT_SIGMA = 0.8  # network pixels by which edges wander, every 25 pixels or so
+_SHIFT_SIGMA = 1.05  # network pixels by which edges wander, every 25 pixels or so
 _THIN = 5  # network pixels: what is thinner is not seen
 _BIAS = 0.025  # inverse depth, over distances of a third of the picture
 _WOBBLE = 0.012  # inverse depth, inside objects, over 40 network pixels
