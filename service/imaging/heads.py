@@ -18,8 +18,11 @@ _CHIN: Final = 1.2  # radii from the crown to where a head has shown its full ra
 _SURE_PX: Final = 4  # rows from the crown that are looked at in any case
 _LARGE_PX: Final = 160  # rows of mask from which locks of hair are wider
 _RISE: Final = 0.8  # radii that a head rises above the saddle to its neighbour, at least
+_HEAD_TO_BODY: Final = 0.6  # radius of a head over half the width of a body
 _LEAST_RISE_PX: Final = 3
 _ALIKE: Final = 0.55  # radius over that of the larger neighbour: below, it is an arm or a bag
+_LARGEST: Final = 0.35  # radius over the largest of all: hair and hats differ, heads do not differ by more
+_LIMB_LENGTH: Final = 4.5  # half widths: what rises by more and is no wider than a head is an arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +47,27 @@ class _Top:
     x: int
     y: int
     radius: float = 0.0
+    size: float = 0.0
     rise: float = np.inf
-    done: bool = False
 
     def grow(self, row: int, thickness: NDArray[np.float32]) -> None:
         """Look at a further row of the distances to the outline, straight below the crown only."""
         below = row - self.y
-        if not self.done and below <= max(_CHIN * self.radius + 1, _SURE_PX):
+        if below <= max(_CHIN * self.radius + 1, _SURE_PX):
             reach = 1 + below // 2
             self.radius = max(self.radius, float(thickness[max(0, self.x - reach) : self.x + reach + 1].max()))
+
+    def measure(self, thickness: float) -> None:
+        """Judge the radius by the whole piece so far: a bun or a hat's peak is smaller than the head below."""
+        self.size = max(self.radius, min(_HEAD_TO_BODY * thickness, 2 * self.radius))
+
+
+@dataclass(slots=True)
+class _Piece:
+    """What is connected down to the present row."""
+
+    tops: list[_Top]
+    thickness: float = 0.0
 
 
 def find(mask: NDArray[np.bool_]) -> list[Head]:
@@ -64,7 +79,7 @@ def find(mask: NDArray[np.bool_]) -> list[Head]:
     mask = _shorn(mask)
     rows, starts, ends = _runs(mask)
     apart = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)  # the picture's border is no outline
-    tops: dict[int, list[_Top]] = {}
+    pieces: dict[int, _Piece] = {}
     parent: list[int] = []
     above: range = range(0)
     first = 0
@@ -76,21 +91,19 @@ def find(mask: NDArray[np.bool_]) -> list[Head]:
         if len(above) and rows[above.start] != row - 1:
             above = range(0)
         for run in range(first, last):
+            start, end = int(starts[run]), int(ends[run])
             parent.append(run)
-            met = sorted(
-                {_root(parent, other) for other in above if starts[other] <= ends[run] and ends[other] >= starts[run]}
-            )
-            owned = _meet([tops.pop(root) for root in met], row)
+            met = sorted({_root(parent, other) for other in above if starts[other] <= end and ends[other] >= start})
+            piece = _meet([pieces.pop(root) for root in met], row) if met else _Piece([_Top((start + end) // 2, row)])
             for root in met:
                 parent[root] = run
-            tops[run] = owned or [_Top(int(starts[run] + ends[run]) // 2, row)]
-            for top in tops[run]:
+            pieces[run] = piece
+            piece.thickness = max(piece.thickness, float(apart[row, start:end].max()))
+            for top in piece.tops:
                 top.grow(row, apart[row])
         above = range(first, last)
         first = last
-    return sorted(
-        (Head(top.x, top.y, top.radius) for owned in tops.values() for top in _lasting(owned)), key=lambda head: head.x
-    )
+    return sorted((head for piece in pieces.values() for head in _lasting(piece)), key=lambda head: head.x)
 
 
 def _shorn(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -117,28 +130,39 @@ def _root(parent: list[int], run: int) -> int:
     return run
 
 
-def _meet(pieces: list[list[_Top]], row: int) -> list[_Top]:
-    """The tops of pieces that join in `row`: the best of each rose above this saddle only so far."""
+def _meet(pieces: list[_Piece], row: int) -> _Piece:
+    """The pieces that join in `row` as one: the best top of each rose above this saddle only so far."""
     if len(pieces) < 2:
-        return pieces[0] if pieces else []
-    tops = [top for piece in pieces for top in piece]
-    best = [max(piece, key=lambda top: (top.radius, -top.y)) for piece in pieces]
-    winner = max(best, key=lambda top: (top.radius, -top.y))
-    for top in best:
-        if top is not winner:
-            top.rise = min(top.rise, row - top.y)
-    kept = [top for top in tops if top is winner or _stands(top, winner.radius)]
-    for top in kept:  # below, two heads are as thick as both
-        top.done = top.done or (len(kept) > 1 and row - top.y >= max(_SURE_PX, _RISE * top.radius))
-    return kept
+        return pieces[0]
+    for piece in pieces:
+        if len(piece.tops) == 1:
+            piece.tops[0].measure(piece.thickness)
+    ranked = sorted(pieces, key=lambda piece: max((top.size, -top.y) for top in piece.tops))
+    joined = ranked.pop()
+    for piece in reversed(ranked):
+        best = max(piece.tops, key=lambda top: (top.size, -top.y))
+        best.rise = min(best.rise, row - best.y)
+        beside = min(joined.tops, key=lambda top: abs(top.x - best.x))
+        limb = best.rise > _LIMB_LENGTH * piece.thickness and piece.thickness <= beside.size
+        if len(piece.tops) == 1 and (limb or not _stands(best, beside.size)):
+            piece.tops.clear()
+        joined = _Piece(joined.tops + piece.tops, max(joined.thickness, piece.thickness))
+    return joined
 
 
-def _stands(top: _Top, largest: float) -> bool:
-    return top.radius >= max(_LEAST_RADIUS_PX, _ALIKE * largest) and top.rise >= max(_RISE * top.radius, _LEAST_RISE_PX)
+def _stands(top: _Top, beside: float) -> bool:
+    large = top.size >= max(_LEAST_RADIUS_PX, _ALIKE * beside)
+    return large and top.rise >= max(_RISE * top.radius, _LEAST_RISE_PX)
 
 
-def _lasting(tops: list[_Top]) -> list[_Top]:
-    """Those whose radius, known only now, is a head's beside the others', and that rose by enough of it."""
-    lasting = [top for top in tops if top.radius >= _LEAST_RADIUS_PX]
-    largest = max((top.radius for top in lasting), default=0.0)
-    return [top for top in lasting if top.rise == np.inf or _stands(top, largest)]
+def _lasting(piece: _Piece) -> list[Head]:
+    """Those that are as large as a head may be beside the others."""
+    if len(piece.tops) == 1:
+        piece.tops[0].measure(piece.thickness)
+    largest = max(top.size for top in piece.tops)
+    return [
+        Head(top.x, top.y, top.size)
+        for top in piece.tops
+        if top.size >= max(_LEAST_RADIUS_PX, _LARGEST * largest)
+        and (top.rise == np.inf or top.rise >= max(_RISE * top.radius, _LEAST_RISE_PX))
+    ]

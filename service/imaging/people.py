@@ -4,7 +4,7 @@ First by connected pieces, then, inside a piece, where the depth jumps: people w
 different depths. Found on a reduced copy; the soft borders of the full-size matte are kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -80,10 +80,11 @@ class Part:
     heads: list[heads.Head]
 
     @classmethod
-    def of(cls, mask: Mask, inverse_depth: FloatMap) -> "Part":
-        """All about a mask of one pixel at least."""
-        box = bounding_box(mask) or (0, 0, 0, 0)
-        return cls(mask, box, int(np.count_nonzero(mask)), relief.fit(inverse_depth, mask), heads.find(mask))
+    def of(cls, mask: Mask, inverse_depth: FloatMap, tops: list[heads.Head] | None = None) -> "Part":
+        """All about a mask of one pixel at least; its heads are looked for unless given."""
+        box, area = bounding_box(mask) or (0, 0, 0, 0), int(np.count_nonzero(mask))
+        found = heads.find(mask) if tops is None else tops
+        return cls(mask, box, area, relief.fit(inverse_depth, mask), found)
 
     def gap_px(self, other: "Part") -> float:
         """Between the two boxes, 0 when they meet."""
@@ -212,19 +213,19 @@ def _whole(layers: list[Part], depth: FloatMap) -> list[Part]:
     if len(layers) < 2:
         return layers
     whole = sum(layer.area for layer in layers)
-    owners = [
-        layer
-        for layer in layers
-        if (layer.area > _CLEAR_SHARE * whole and _clear(layer, layers)) or _owns_head(layer, layers, depth)
-    ]
+    owners, rest = [], []
+    for layer in layers:
+        found = _own_heads(layer, layers, depth)
+        if found or (layer.area > _CLEAR_SHARE * whole and _clear(layer, layers)):
+            owners.append(replace(layer, heads=found))
+        else:
+            rest.append(layer)
     if not owners:
         return [Part.of(np.logical_or.reduce([layer.mask for layer in layers]), depth)]
     masks = [owner.mask.copy() for owner in owners]
-    for layer in layers:
-        if layer not in owners:
-            best = min(range(len(owners)), key=lambda index: _strangeness(layer, owners[index]))
-            masks[best] |= layer.mask
-    return [Part.of(mask, depth) for mask in masks]
+    for layer in rest:
+        masks[min(range(len(owners)), key=lambda index: _strangeness(layer, owners[index]))] |= layer.mask
+    return [Part.of(mask, depth, owner.heads) for mask, owner in zip(masks, owners, strict=True)]
 
 
 def _clear(layer: Part, layers: list[Part]) -> bool:
@@ -233,11 +234,17 @@ def _clear(layer: Part, layers: list[Part]) -> bool:
     return min(steps) > max(_CLEAR_JUMP, 6 * layer.relief.spread)
 
 
-def _owns_head(layer: Part, layers: list[Part], depth: FloatMap) -> bool:
-    """Whether a top of the layer is a head: not under something nearer, not flat, not a limb, with a body below."""
-    behind = [other.heads for other in layers if other is not layer and other.relief.level < layer.relief.level]
-    largest = max((head.radius for tops in behind for head in tops), default=0.0)
-    return any(_is_head(head, layer, depth, largest) for head in layer.heads)
+def _own_heads(layer: Part, layers: list[Part], depth: FloatMap) -> list[heads.Head]:
+    """The tops that are heads: not under something nearer, not flat, no limb, no second one below, a body to it."""
+    behind = [other for other in layers if other is not layer and other.relief.level < layer.relief.level]
+    largest = max((head.radius for other in behind if not layer.gap_px(other) for head in other.heads), default=0.0)
+    good = [head for head in layer.heads if _is_head(head, layer, depth, largest)]
+    return [head for head in good if not any(_above(other, head) for other in good)]
+
+
+def _above(first: heads.Head, second: heads.Head) -> bool:
+    """Whether the second is straight below the first."""
+    return first.y < second.y and abs(first.x - second.x) < max(first.radius, second.radius)
 
 
 def _is_head(head: heads.Head, layer: Part, depth: FloatMap, farther_radius: float) -> bool:
@@ -245,8 +252,9 @@ def _is_head(head: heads.Head, layer: Part, depth: FloatMap, farther_radius: flo
     rows = slice(max(0, head.y - reach - 2), max(0, head.y - 1))
     above = depth[rows, max(0, head.x - 1) : head.x + 2]
     covered = above.size > 0 and float(np.median(above)) > layer.relief.level + _DEPTH_JUMP / 2
-    width = int(layer.mask[min(head.y + round(0.3 * head.radius), layer.mask.shape[0] - 1)].sum())
-    flat = head.y > 1 and len(layer.heads) == 1 and width > _FLAT * head.radius
+    row = layer.mask[min(head.y + round(0.3 * head.radius), layer.mask.shape[0] - 1)]
+    half = max(1, round(_FLAT * head.radius / 2))
+    flat = head.y > 1 and bool(row[max(0, head.x - half) : head.x + half + 1].all())
     limb = head.radius < _LIMB * farther_radius
     return not (covered or flat or limb) and layer.area > _BODY * head.radius**2
 
@@ -268,7 +276,7 @@ def _joined(parts: list[Part], depth: FloatMap) -> list[Part]:
             index += 1
             continue
         joined.remove(other)
-        joined[index] = Part.of(part.mask | other.mask, depth)
+        joined[index] = Part.of(part.mask | other.mask, depth, max(part.heads, other.heads, key=len))
     return joined
 
 
@@ -298,17 +306,16 @@ def _between(part: Part, other: Part) -> Mask:
 
 
 def _bridge(first: Mask, second: Mask) -> Mask:
+    """In every row that both have, from the right end of the one on the left to the left end of the other."""
     both = first.any(axis=1) & second.any(axis=1)
-    columns = np.arange(first.shape[1])
-    if not both.any():
-        return np.zeros(first.shape, bool)
-    if float((columns * first[both]).sum() / first[both].sum()) > float(
-        (columns * second[both]).sum() / second[both].sum()
-    ):
-        first, second = second, first
-    end = first.shape[1] - first[:, ::-1].argmax(axis=1)
-    start = second.argmax(axis=1)
-    return both[:, None] & (columns >= end[:, None]) & (columns < start[:, None])
+    result = np.zeros(first.shape, bool)
+    if both.any():
+        if np.nonzero(first[both])[1].mean() > np.nonzero(second[both])[1].mean():
+            first, second = second, first
+        end, start = first.shape[1] - first[:, ::-1].argmax(axis=1), second.argmax(axis=1)
+        columns = np.arange(first.shape[1])
+        result |= both[:, None] & (columns >= end[:, None]) & (columns < start[:, None])
+    return result
 
 
 def _side_by_side(part: Part, cost: FloatMap) -> list[Mask]:
