@@ -3,7 +3,7 @@
 import argparse
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
+from itertools import chain, repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def write(path: Path, scores: Scores, costs: Costs, options: argparse.Namespace,
     clicks = {}
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
         for track in options.tracks:
-            clicks[track] = sum(pool.map(picking.measure, range(12), repeat(track), repeat(20)), [])
+            clicks[track] = list(chain(*pool.map(picking.measure, range(12), repeat(track), repeat(20))))
     by_view = defaultdict(list)
     for (name, track), of in scores.items():
         if name == "ours":
