@@ -49,6 +49,7 @@ _HEADERS = {
     "X-Focus-Depth": "relative inverse depth in focus, 1 = nearest",
     "X-Focus-Mode": "`subject` or `plane`, as used",
     "X-Focus-Person": "the people kept sharp, nearest = 0, or `none`",
+    "X-People": "how many people were found; `person=` counts them from 0, nearest first",
     "X-Depth-Range": "half width of the inverse depths that stay sharp",
     "X-CoC-Max": "largest radius of the circle of confusion in pixels",
     "X-Scene": "token: `scene=` asks for more of this photo without sending it again",
@@ -111,7 +112,9 @@ async def focus(request: Request, query: Annotated[FocusQuery, Query()], gateway
         offer = _offer(scene.mime, wish, format, accept)
         token = gateway.scenes.keep(scene, query.scene)
         answer = await _answer(gateway, context, scene, wish, offer, token)
-        answer.headers.update({"X-Model": scene.model, "X-Model-Version": scene.version})
+        answer.headers.update(
+            {"X-People": str(len(scene.people)), "X-Model": scene.model, "X-Model-Version": scene.version}
+        )
         if token is not None:
             answer.headers["X-Scene"] = token
         return answer

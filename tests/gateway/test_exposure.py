@@ -5,7 +5,23 @@ import zipfile
 
 import numpy as np
 import pytest
-from crowds import FAR, HEIGHT, NEAR, ON_FAR, ON_NEAR, ON_WALL, PHOTO, WIDTH, crowd, gray_of, inner, npy, pixels_of
+from crowds import (
+    FAR,
+    HEIGHT,
+    NEAR,
+    ON_FAR,
+    ON_NEAR,
+    ON_WALL,
+    PHOTO,
+    WIDTH,
+    CrowdClient,
+    crowd,
+    gray_of,
+    inner,
+    npy,
+    pixels_of,
+    png,
+)
 from fakes import encoded
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +32,11 @@ from service.exposure import quantise_coc
 
 SENT = crowd().astype(int)
 MIDDLE = {"x": 90, "y": 64, "mode": "plane"}
+
+
+@pytest.fixture
+def client_of_triton() -> CrowdClient:
+    return CrowdClient()
 
 
 def coc_of(gateway: TestClient, **query: object) -> np.ndarray:
@@ -67,7 +88,7 @@ def test_front_and_back_are_apart(gateway: TestClient) -> None:
         np.testing.assert_array_equal(none[~side], whole[~side])
         wide = side & (np.abs(whole) > 4)
         np.testing.assert_allclose(half[wide], whole[wide] / 2, rtol=1e-4)
-    top, bottom = slice(0, 30), slice(100, HEIGHT)
+    top, bottom = (slice(0, 30), slice(70, 110)), (slice(100, HEIGHT), slice(70, 110))  # beside the people
     behind = focused(gateway, front=0)
     np.testing.assert_array_equal(behind[bottom], SENT[bottom])
     assert np.abs(behind[top] - SENT[top]).mean() > 10
@@ -225,3 +246,11 @@ def test_a_constant_map_gives_the_photo_back(gateway: TestClient) -> None:
         answer = gateway.post("/focus?x=40&y=90&blur=1", files=files)
         np.testing.assert_array_equal(pixels_of(answer), SENT)
         assert float(answer.headers["x-coc-max"]) == 0
+
+
+def test_a_constant_mask_is_everybody_or_nobody(gateway: TestClient) -> None:
+    for level, people in ((255, "1"), (0, "0")):
+        files = {"image": PHOTO, "mask": png(np.full((HEIGHT, WIDTH), level, np.uint8))}
+        answer = gateway.post("/focus?x=40&y=90&blur=1", files=files)
+        assert answer.headers["x-people"] == people
+        assert (pixels_of(answer) == SENT).all() == (level == 255)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from crowds import FAR, HEIGHT, NEAR, ON_FAR, ON_NEAR, ON_WALL, PHOTO, WIDTH, crowd, inner, pixels_of
+from crowds import FAR, HEIGHT, NEAR, ON_FAR, ON_NEAR, ON_WALL, PHOTO, WIDTH, CrowdClient, crowd, inner, pixels_of
 from fakes import FakeDepthClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +20,11 @@ from service.rack import Rack, frame_size, smoothstep
 from service.settings import Settings
 
 TO_FAR = {"rack_x": 134, "rack_y": 40}
+
+
+@pytest.fixture
+def client_of_triton() -> CrowdClient:
+    return CrowdClient()
 
 
 def frames_of(answer: object) -> tuple[list[np.ndarray], list[int], Image.Image]:

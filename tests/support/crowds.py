@@ -1,12 +1,15 @@
 """A photo of two people for the fake client, and what `POST /focus` answers, read back."""
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from fakes import FakeDepthClient, encoded
 from PIL import Image
+
+from service.inference import Prediction
 
 WIDTH, HEIGHT = 192, 128
 NEAR = (slice(60, 120), slice(20, 64))
@@ -30,6 +33,38 @@ def crowd(lamp: bool = False) -> np.ndarray:
         red[..., 1:] = rng.integers(0, 50, red[..., 1:].shape)
         pixels[place] = red
     return pixels
+
+
+def standing(rows: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """A floor that comes nearer downwards, and every person as near as the floor at their feet.
+
+    Args:
+        rows: (H, W), growing downwards.
+        person: (H, W), above 0 on people.
+    """
+    depth = rows.copy()
+    count, labels = cv2.connectedComponents((person > 0).astype(np.uint8))
+    for label in range(1, count):
+        depth[labels == label] = rows[labels == label].max()
+    return depth
+
+
+class CrowdClient(FakeDepthClient):
+    """The fake, with people who stand upright on its floor."""
+
+    async def infer(
+        self,
+        model: str,
+        image: np.ndarray,
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float,
+        request_id: str | None = None,
+    ) -> Prediction:
+        prediction = await super().infer(model, image, outputs=outputs, timeout_s=timeout_s, request_id=request_id)
+        found = prediction.outputs
+        found["inverse_depth"] = standing(found["inverse_depth"], found["person"])
+        return prediction
 
 
 PHOTO = encoded(Image.fromarray(crowd()))
