@@ -6,11 +6,9 @@ renamed: a version is whole or absent, and a failed export leaves what was there
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -86,20 +84,16 @@ def write_onnx(network: Served, spec: ModelSpec, path: Path) -> None:
     dim = torch.export.Dim
     height, width = dim("height_32", min=1, max=64), dim("width_32", min=1, max=64)
     shapes = {"image": {0: dim("batch", min=1, max=256), 1: _STRIDE * height, 2: _STRIDE * width}}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is absent; we need none
-    with warnings.catch_warnings():
-        # torch 2.13 calls its own deprecated tree API while copying the graph
-        warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)` is deprecated", FutureWarning)
-        program = torch.onnx.export(
-            network,
-            (example,),
-            input_names=[tensor.name for tensor in spec.inputs],
-            output_names=[tensor.name for tensor in spec.outputs],
-            opset_version=OPSET,
-            dynamo=True,
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
+    program = torch.onnx.export(
+        network,
+        (example,),
+        input_names=[tensor.name for tensor in spec.inputs],
+        output_names=[tensor.name for tensor in spec.outputs],
+        opset_version=OPSET,
+        dynamo=True,
+        dynamic_shapes=shapes,
+        verbose=False,
+    )
     if program is None:
         raise TrainingError("the ONNX exporter made nothing")
     program.save(str(path), external_data=False)

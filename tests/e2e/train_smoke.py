@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -163,12 +164,12 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def ask_depth(url: str, photo: bytes) -> tuple[np.ndarray, dict[str, str]]:
+def ask_depth(url: str, photo: bytes) -> tuple[np.ndarray, Message]:
     """The values of `POST /depth`, and its headers."""
     request = urllib.request.Request(f"{url}/depth?format=npy", photo, {"Content-Type": "image/jpeg"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            return np.load(io.BytesIO(answer.read())), dict(answer.headers)
+            return np.load(io.BytesIO(answer.read())), answer.headers
     except urllib.error.HTTPError as error:
         raise SmokeError(f"POST /depth answered {error.code}: {error.read()[:500]!r}") from error
 
