@@ -20,7 +20,7 @@ def run(model: Path, *, rounds: int) -> list[Section]:
     """One section; PyTorch runs the same architecture (time does not depend on the weights)."""
     image = photo(*SIZE)[None]
     torch.set_num_threads(THREADS)
-    network = create_model("focus_on_depth_small").eval()
+    network = create_model("focus_on_depth_sharp").eval()
     tensor = torch.from_numpy(image)
 
     def eager() -> None:
