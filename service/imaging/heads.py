@@ -17,10 +17,10 @@ _LEAST_RADIUS_PX: Final = 1.9  # smaller bumps are the mask's own noise
 _CHIN: Final = 1.2  # radii from the crown to where a head has shown its full radius and the shoulders not yet begun
 _SURE_PX: Final = 4  # rows from the crown that are looked at in any case
 _LARGE_PX: Final = 160  # rows of mask from which locks of hair are wider
-_RISE: Final = 0.8  # radii that a head rises above the saddle to its neighbour, at least
+_RISE: Final = 0.7  # radii that a head rises above the saddle to its neighbour, at least
 _HEAD_TO_BODY: Final = 0.6  # radius of a head over half the width of a body
 _LEAST_RISE_PX: Final = 3
-_ALIKE: Final = 0.55  # radius over that of the larger neighbour: below, it is an arm or a bag
+_ALIKE: Final = 0.45  # radius over that of the larger neighbour: below, it is an arm or a bag
 _LARGEST: Final = 0.35  # radius over the largest of all: hair and hats differ, heads do not differ by more
 _LIMB_LENGTH: Final = 4.5  # half widths: what rises by more and is no wider than a head is an arm
 
@@ -103,7 +103,8 @@ def find(mask: NDArray[np.bool_]) -> list[Head]:
                 top.grow(row, apart[row])
         above = range(first, last)
         first = last
-    return sorted((head for piece in pieces.values() for head in _lasting(piece)), key=lambda head: head.x)
+    found = sorted((head for piece in pieces.values() for head in _lasting(piece)), key=lambda head: head.x)
+    return [head for head in found if not any(_above(other, head) for other in found)]
 
 
 def _shorn(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -144,7 +145,7 @@ def _meet(pieces: list[_Piece], row: int) -> _Piece:
         best.rise = min(best.rise, row - best.y)
         beside = min(joined.tops, key=lambda top: abs(top.x - best.x))
         limb = best.rise > _LIMB_LENGTH * piece.thickness and piece.thickness <= beside.size
-        if len(piece.tops) == 1 and (limb or not _stands(best, beside.size)):
+        if len(piece.tops) == 1 and (limb or not _stands(best, beside.radius)):
             piece.tops.clear()
         joined = _Piece(joined.tops + piece.tops, max(joined.thickness, piece.thickness))
     return joined
@@ -159,10 +160,15 @@ def _lasting(piece: _Piece) -> list[Head]:
     """Those that are as large as a head may be beside the others."""
     if len(piece.tops) == 1:
         piece.tops[0].measure(piece.thickness)
-    largest = max(top.size for top in piece.tops)
+    largest = max(top.radius for top in piece.tops)
     return [
         Head(top.x, top.y, top.size)
         for top in piece.tops
         if top.size >= max(_LEAST_RADIUS_PX, _LARGEST * largest)
         and (top.rise == np.inf or top.rise >= max(_RISE * top.radius, _LEAST_RISE_PX))
     ]
+
+
+def _above(first: Head, second: Head) -> bool:
+    """Whether the second is straight below the first: nobody's head, or one that no upright line could tell apart."""
+    return first.y < second.y and abs(first.x - second.x) < first.radius

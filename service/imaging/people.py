@@ -16,6 +16,7 @@ from service.imaging import heads, relief, seams
 from service.imaging.depth import finite
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import resize
+from service.imaging.heads import Head
 from service.imaging.matte import THRESHOLD, Box, bounding_box, probability
 
 FloatMap = NDArray[np.float32]
@@ -35,6 +36,7 @@ _ALIKE: Final = 0.04  # relative inverse depth: the most between two pieces of o
 _JUMP_WINDOW: Final = 5  # pixels of the reduced copy over which a network's soft depth edge climbs
 _FLAT: Final = 1.9  # radii: a top wider than this a third of a radius below is a cut, no crown; a circle has 1.43
 _LIMB: Final = 0.6  # of the radius of a head farther away: what is nearer and smaller is no head
+_LARGEST: Final = 0.4  # of the radius of a layer's largest head: what is smaller is a hand or a lock of hair
 _BODY: Final = 8.0  # squares of a head's radius: a head and a bit of body; a head alone has pi
 _REACH: Final = 7.0  # radii of a head from a person's one side to the other
 _CORE_SHARE: Final = 0.02  # of the shorter side of a person's box: how far inside its border the core begins
@@ -77,10 +79,10 @@ class Part:
     box: Box
     area: int
     relief: relief.Relief
-    heads: list[heads.Head]
+    heads: list[Head]
 
     @classmethod
-    def of(cls, mask: Mask, inverse_depth: FloatMap, tops: list[heads.Head] | None = None) -> "Part":
+    def of(cls, mask: Mask, inverse_depth: FloatMap, tops: list[Head] | None = None) -> "Part":
         """All about a mask of one pixel at least; its heads are looked for unless given."""
         box, area = bounding_box(mask) or (0, 0, 0, 0), int(np.count_nonzero(mask))
         found = heads.find(mask) if tops is None else tops
@@ -234,20 +236,21 @@ def _clear(layer: Part, layers: list[Part]) -> bool:
     return min(steps) > max(_CLEAR_JUMP, 6 * layer.relief.spread)
 
 
-def _own_heads(layer: Part, layers: list[Part], depth: FloatMap) -> list[heads.Head]:
+def _own_heads(layer: Part, layers: list[Part], depth: FloatMap) -> list[Head]:
     """The tops that are heads: not under something nearer, not flat, no limb, no second one below, a body to it."""
     behind = [other for other in layers if other is not layer and other.relief.level < layer.relief.level]
     largest = max((head.radius for other in behind if not layer.gap_px(other) for head in other.heads), default=0.0)
-    good = [head for head in layer.heads if _is_head(head, layer, depth, largest)]
+    own = _LARGEST * max((head.radius for head in layer.heads), default=0.0)
+    good = [head for head in layer.heads if head.radius >= own and _is_head(head, layer, depth, largest)]
     return [head for head in good if not any(_above(other, head) for other in good)]
 
 
-def _above(first: heads.Head, second: heads.Head) -> bool:
+def _above(first: Head, second: Head) -> bool:
     """Whether the second is straight below the first."""
     return first.y < second.y and abs(first.x - second.x) < max(first.radius, second.radius)
 
 
-def _is_head(head: heads.Head, layer: Part, depth: FloatMap, farther_radius: float) -> bool:
+def _is_head(head: Head, layer: Part, depth: FloatMap, farther_radius: float) -> bool:
     reach = max(2, round(0.5 * head.radius))
     rows = slice(max(0, head.y - reach - 2), max(0, head.y - 1))
     above = depth[rows, max(0, head.x - 1) : head.x + 2]
@@ -271,30 +274,38 @@ def _joined(parts: list[Part], depth: FloatMap) -> list[Part]:
     index = 0
     while index < len(joined):
         part = joined[index]
-        other = next((other for other in joined[index + 1 :] if _same(part, other, depth)), None)
-        if other is None:
+        for other in joined[index + 1 :]:
+            found = _heads_of_both(part, other, depth)
+            if found:
+                joined.remove(other)
+                joined[index] = Part.of(part.mask | other.mask, depth, found)
+                break
+        else:
             index += 1
-            continue
-        joined.remove(other)
-        joined[index] = Part.of(part.mask | other.mask, depth, max(part.heads, other.heads, key=len))
     return joined
 
 
-def _same(part: Part, other: Part, depth: FloatMap) -> bool:
-    """Whether two pieces, the larger first, are one person: as far away, a nearer thing between, one head in all."""
+def _heads_of_both(part: Part, other: Part, depth: FloatMap) -> list[Head]:
+    """The heads of two pieces, the larger first, seen as one; none when they are not one person.
+
+    They are when they are equally far, something nearer lies between, and with it they show no head more.
+    """
     alike = max(_ALIKE, 1.5 * part.relief.spread)
     if not part.heads or min(part.area, other.area) < _SPECK_SHARE * depth.size or part.expects(other) > alike:
-        return False
-    radius = max(head.radius for head in part.heads)
-    left, right = min(part.box[0], other.box[0]), max(part.box[2], other.box[2])
-    if right - left > _REACH * radius:
-        return False
+        return []
     between = _between(part, other)
     if not between.any():
-        return False
+        return []
     if float(np.median(depth[between])) < min(part.relief.level, other.relief.level) - _DEPTH_JUMP / 4:
-        return False  # what lies between is behind them: the open air between two people
-    return len(heads.find(part.mask | other.mask | between)) <= max(1, len(part.heads))
+        return []  # what lies between is behind them: the open air between two people
+    found = heads.find(part.mask | other.mask | between)
+    if not found or len(found) > len(part.heads):
+        return []
+    widths = between.sum(axis=1)
+    narrow = float(np.median(widths[widths > 0])) <= max(head.radius for head in found)
+    left, right = min(part.box[0], other.box[0]), max(part.box[2], other.box[2])
+    near = right - left <= _REACH * max(head.radius for head in part.heads)
+    return found if narrow or near else []
 
 
 def _between(part: Part, other: Part) -> Mask:

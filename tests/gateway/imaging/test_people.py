@@ -1,5 +1,6 @@
 """People told apart by place and by depth."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -134,3 +135,95 @@ def test_description_of_nobody() -> None:
     assert people.describe(np.zeros((0, 5, 7), np.float32), np.zeros((5, 7), np.float32)) == []
     with pytest.raises(InvalidMap):
         people.describe(np.zeros((1, 5, 8), np.float32), np.zeros((5, 7), np.float32))
+
+
+def standing(x: int, crown: int, radius: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Somebody upright: head, neck, shoulders, body."""
+    mask = np.zeros(size, np.uint8)
+    cv2.circle(mask, (x, crown + radius), radius, 1, -1)
+    cv2.rectangle(mask, (x - radius // 2, crown + radius), (x + radius // 2, crown + 3 * radius), 1, -1)
+    cv2.ellipse(mask, (x, crown + 4 * radius), (2 * radius, round(1.5 * radius)), 0, 180, 360, 1, -1)
+    cv2.rectangle(mask, (x - 2 * radius, crown + 4 * radius), (x + 2 * radius, crown + 11 * radius), 1, -1)
+    return mask.astype(bool)
+
+
+def test_two_at_one_depth_are_told_apart_by_their_heads() -> None:
+    person, inverse_depth = scene()
+    left, right = standing(130, 60, 16), standing(190, 66, 16)
+    right &= ~left
+    person[left | right], inverse_depth[left | right] = 1, 0.6
+    mattes = people.split(person, inverse_depth)
+    assert len(mattes) == 2
+    found = sorted(mattes, key=lambda matte: float(np.nonzero(matte > 0.5)[1].mean()))
+    assert overlap(found[0], left) > 0.9
+    assert overlap(found[1], right) > 0.9
+    assert np.allclose(mattes.sum(axis=0), person)
+
+
+def test_the_line_between_two_follows_the_edge_of_their_clothes() -> None:
+    person, inverse_depth = scene()
+    left, right = standing(130, 60, 16), standing(180, 60, 16)
+    right[:, :150] = False  # behind the left one's shoulder, whose coat ends here
+    left[:, 150:] = False
+    person[left | right], inverse_depth[left | right] = 1, 0.6
+    image = np.full((*SIZE, 3), 90, np.uint8)
+    image[left], image[right] = (170, 60, 40), (40, 60, 170)
+    mattes = sorted(
+        people.split(person, inverse_depth, image), key=lambda matte: float(np.nonzero(matte > 0.5)[1].mean())
+    )
+    assert len(mattes) == 2
+    assert overlap(mattes[0], left) > 0.97
+    assert overlap(mattes[1], right) > 0.97
+
+
+def test_two_coloured_clothes_do_not_cut() -> None:
+    person, inverse_depth = scene()
+    one = standing(200, 40, 20)
+    person[one], inverse_depth[one] = 1, 0.6
+    image = np.full((*SIZE, 3), 200, np.uint8)
+    image[150:], image[:, 200:] = (20, 20, 120), (120, 20, 20)
+    assert len(people.split(person, inverse_depth, image)) == 1
+
+
+def test_a_raised_arm_and_a_bag_do_not_cut() -> None:
+    person, inverse_depth = scene()
+    one = standing(200, 50, 16).astype(np.uint8)
+    cv2.line(one, (228, 118), (256, 20), 1, 13)
+    cv2.rectangle(one, (140, 150), (172, 200), 1, -1)
+    person[one > 0], inverse_depth[one > 0] = 1, 0.6
+    assert len(people.split(person, inverse_depth)) == 1
+
+
+def test_somebody_behind_a_pole_stays_one() -> None:
+    person, inverse_depth = scene()
+    one = standing(200, 40, 20)
+    pole = np.zeros(SIZE, bool)
+    pole[:, 192:206] = True
+    person[one & ~pole], inverse_depth[one] = 1, 0.5
+    inverse_depth[pole] = 0.9
+    assert len(people.split(person, inverse_depth)) == 1
+
+
+def test_two_with_air_between_stay_two() -> None:
+    person, inverse_depth = scene()
+    both = standing(140, 40, 16) | standing(226, 40, 16)
+    person[both], inverse_depth[both] = 1, 0.5
+    assert len(people.split(person, inverse_depth)) == 2
+
+
+def test_a_lap_nearer_than_its_owner_is_no_person() -> None:
+    person, inverse_depth = scene()
+    one = standing(200, 40, 20)
+    person[one], inverse_depth[one] = 1, 0.5
+    inverse_depth[180:] = np.where(one[180:], np.float32(0.62), inverse_depth[180:])
+    assert len(people.split(person, inverse_depth)) == 1
+
+
+def test_sums_never_exceed_the_matte() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(4):
+        person = cv2.GaussianBlur(rng.random((180, 240)).astype(np.float32), (0, 0), 9)
+        person = np.clip((person - 0.5) * 12 + 0.5, 0, 1)
+        inverse_depth = cv2.GaussianBlur(rng.random((180, 240)).astype(np.float32), (0, 0), 7)
+        mattes = people.split(person, inverse_depth, rng.integers(0, 256, (180, 240, 3), dtype=np.uint8))
+        assert (mattes.sum(axis=0) <= person + 1e-5).all()
