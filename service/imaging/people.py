@@ -1,7 +1,9 @@
 """One matte per person out of one matte of all people.
 
-First by connected pieces, then, inside a piece, where the depth jumps: people who overlap in the picture stand at
-different depths. Found on a reduced copy; the soft borders of the full-size matte are kept.
+First by connected pieces; inside a piece along depth jumps, where each part needs a head of its own, or it is a lap or
+an arm and goes to the person whose depth is most like its own; then those who stand side by side at one depth by their
+heads, along the cheapest seam from between them downwards. Two pieces of one person left and right of something nearer
+are put together again. Found on a reduced copy; the soft borders of the full-size matte are kept.
 """
 
 from dataclasses import dataclass, replace
@@ -183,7 +185,9 @@ def _label(mask: Mask, depth: FloatMap, image: NDArray[np.uint8] | None) -> tupl
     count, pieces, _ = _components(mask)
     found: list[Part] = []
     for piece in range(1, count):
-        found += _whole(_layers(pieces == piece, depth), depth)
+        inside = pieces == piece
+        tops = heads.find(inside)
+        found += [_with_heads_of(part, tops) for part in _whole(_layers(inside, depth), depth)]
     people = [person for part in _joined(found, depth) for person in _side_by_side(part, cost)]
     labels = np.zeros(mask.shape, np.int32)
     for label, person in enumerate(people, start=1):
@@ -228,6 +232,16 @@ def _whole(layers: list[Part], depth: FloatMap) -> list[Part]:
     for layer in rest:
         masks[min(range(len(owners)), key=lambda index: _strangeness(layer, owners[index]))] |= layer.mask
     return [Part.of(mask, depth, owner.heads) for mask, owner in zip(masks, owners, strict=True)]
+
+
+def _with_heads_of(part: Part, tops: list[Head]) -> Part:
+    """The part with those heads of the whole piece that are its own: cut along a depth jump, a head can lose form."""
+    found = list(part.heads)
+    for top in tops:
+        row = min(top.y + round(top.radius), part.mask.shape[0] - 1)
+        if part.mask[row, top.x] and all(abs(top.x - head.x) > max(top.radius, head.radius) for head in found):
+            found.append(top)
+    return replace(part, heads=sorted(found, key=lambda head: head.x))
 
 
 def _clear(layer: Part, layers: list[Part]) -> bool:
