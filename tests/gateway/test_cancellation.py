@@ -114,4 +114,6 @@ def test_leaving_a_focus_pull_stops_it(running: Running) -> None:
         until(lambda: running.metric("depthlens_cache_total", kind="scene", result="miss") == 1)
     until(lambda: running.metric("depthlens_inflight") == 0)
     until(lambda: running.metric("depthlens_requests_total", route="/focus", status="499", code="client_left") == 1)
-    assert running.app.state.gateway.pipeline._workers._work_queue.qsize() == 0
+    workers = running.app.state.gateway.pipeline._workers
+    workers.submit(int).result(30)
+    assert workers._work_queue.qsize() == 0

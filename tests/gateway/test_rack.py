@@ -150,12 +150,13 @@ def test_smoothstep() -> None:
 
 
 def test_a_pull_stops_at_its_deadline(gateway: TestClient) -> None:
-    """The next frame is not begun: nothing is left in the workers' queue when the answer has been sent."""
+    """The next frame is not begun: the workers have nothing left to do once they have ended what they were at."""
     query = ON_NEAR | TO_FAR | {"rack_frames": 48, "blur": 1}
     scene = gateway.post("/focus", params=ON_NEAR, content=PHOTO).headers["x-scene"]
     answer = gateway.post("/focus", params=query | {"scene": scene}, headers={"X-Request-Timeout": "0.1"})
     assert answer.status_code == 504
     assert answer.json()["code"] == "deadline_exceeded"
-    pipeline = gateway.app.state.gateway.pipeline
-    assert pipeline._workers._work_queue.qsize() == 0
+    workers = gateway.app.state.gateway.pipeline._workers
+    workers.submit(int).result(30)
+    assert workers._work_queue.qsize() == 0
     assert gateway.post("/focus", params=ON_NEAR | {"scene": scene}).status_code == 200
