@@ -27,6 +27,7 @@ _NOISE: Final = 2e-4  # variance of linear light beside texture: sensor noise an
 _DEPTH_SPREAD: Final = 0.04  # inverse depth difference that halves a pixel's say about a side
 _MIXED_SAY: Final = 1e-3  # of a mixed pixel about a side, as long as there are others
 _UNSURE: Final = 0.2  # of the coverage: what may be the surroundings' own texture counts as none
+_LIGHT_SAY: Final = 0.3  # of the light about coverage where there is a matte, whose say is better in texture
 _MATTE_SURE: Final = (5, 250)  # matte levels up to and from which a pixel is not mixed
 
 
@@ -150,7 +151,9 @@ class _Surroundings:
         near, far = near.exchanged(far, behind)
         mostly = np.where(by_matte, expected > 0.5, depth[places] > middle) ^ behind
         expected = np.where(behind, 1 - expected, expected).astype(np.float32)
-        front = _premultiplied(here, near, far, expected, mostly)
+        front = _premultiplied(
+            here, near, far, expected, mostly, np.where(by_matte, np.float32(_LIGHT_SAY), np.float32(1))
+        )
         rest = 1 - front[:, 3:]
         seen = np.clip((here - front[:, :3]) / np.maximum(rest, np.float32(0.5)), 0, 1)
         back = np.where(rest > 0.5, seen, far.mean)
@@ -212,13 +215,15 @@ class _Side:
         return first, second
 
 
-def _premultiplied(here: FloatMap, near: _Side, far: _Side, expected: FloatMap, mostly: NDArray[np.bool_]) -> FloatMap:
+def _premultiplied(
+    here: FloatMap, near: _Side, far: _Side, expected: FloatMap, mostly: NDArray[np.bool_], say: FloatMap
+) -> FloatMap:
     """Light of the nearer side in mixed pixels, and its coverage: (n, 4)."""
     along = near.mean - far.mean
     contrast = np.einsum("ij,ij->i", along, along)
     measured = np.einsum("ij,ij->i", here - far.mean, along) / np.maximum(contrast, np.float32(1e-9))
     texture = near.variance + far.variance
-    trust = contrast / (contrast + 2 * texture + np.float32(_NOISE))
+    trust = contrast / (contrast + 2 * texture + np.float32(_NOISE)) * say
     coverage = np.clip(trust * measured + (1 - trust) * expected, 0, 1)
     unsure = np.minimum(np.sqrt((texture + _NOISE) / np.maximum(contrast, np.float32(1e-9))), _UNSURE)
     coverage = np.where((coverage < unsure) & ~mostly, 0, coverage)
