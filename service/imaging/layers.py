@@ -22,7 +22,7 @@ from service.imaging.lens import Aperture, blur, shrink, working_scale
 
 FloatMap = NDArray[np.float32]
 
-_GROWTH: Final = 1.25  # of the radius from one layer to the next, beside the one pixel that small radii grow by
+_GROWTH: Final = 1.5  # of the radius from one layer to the next, beside the one pixel that small radii grow by
 _BINS: Final = 4096  # of the histogram of circles of confusion
 _GRID: Final = 4  # largest working scale; sides are padded to a multiple of it
 
@@ -62,7 +62,8 @@ class Fringe:
 def stack(coc: FloatMap, rows: NDArray[np.int64], columns: NDArray[np.int64], rgba: FloatMap, front: FloatMap) -> Stack:
     """Choose layers for a map of signed circles of confusion (pixels, > 0 in front of the focal plane).
 
-    Radii grow by one pixel or a quarter of themselves, whichever is more, near enough; each layer then sits at the mean
+    Radii grow by one pixel or half of themselves, whichever is more, near enough: what lies between is interpolated, and
+    more layers cost more than they gain (growth 1.12: -0.2 dB). Each layer sits at the mean
     of what falls to it, so that a flat object gets exactly its own radius.
 
     Args:
