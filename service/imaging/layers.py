@@ -62,9 +62,9 @@ class Fringe:
 def stack(coc: FloatMap, rows: NDArray[np.int64], columns: NDArray[np.int64], rgba: FloatMap, front: FloatMap) -> Stack:
     """Choose layers for a map of signed circles of confusion (pixels, > 0 in front of the focal plane).
 
-    Radii grow by one pixel or half of themselves, whichever is more, near enough: what lies between is interpolated, and
-    more layers cost more than they gain (growth 1.12: -0.2 dB). Each layer sits at the mean
-    of what falls to it, so that a flat object gets exactly its own radius.
+    Radii grow by one pixel or half of themselves, whichever is more, near enough: what lies between is interpolated,
+    and more layers cost more than they gain (growth 1.12: -0.2 dB). Each layer sits at the mean of what falls to it, so
+    that a flat object gets exactly its own radius.
 
     Args:
         coc: float32 (H, W), in mixed pixels that of the farther thing.

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.imaging.geometry import neighbourhood
+
 FloatMap = NDArray[np.float32]
 
 NOBODY: Final = 255
@@ -65,7 +67,8 @@ class Owners:
 
     Attributes:
         whole: uint8 (H, W), index of the matte that covers more than half of the pixel, else `NOBODY`.
-        partly: uint8 (H, W), index of the matte that covers most of it without covering all, else `NOBODY`.
+        partly: uint8 (H, W), index of the matte that covers most of it without covering all, else `NOBODY`; only near
+            a matte's border: in the middle of a person a matte below 1 is a network's doubt.
     """
 
     whole: NDArray[np.uint8]
@@ -78,8 +81,10 @@ def owners(mattes: NDArray[np.uint8], order: Sequence[int]) -> Owners:
     partly, best = whole.copy(), np.zeros(mattes.shape[1:], np.uint8)
     for index in order:
         matte = mattes[index]
-        whole[matte > 127] = index
-        mixed = (matte > _MATTE_SURE[0]) & (matte < _MATTE_SURE[1]) & (matte >= best)
+        inside = (matte > 127).astype(np.uint8)
+        whole[inside > 0] = index
+        border: NDArray[Any] = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, neighbourhood(_RINGS[-1]))
+        mixed = (border > 0) & (matte > _MATTE_SURE[0]) & (matte < _MATTE_SURE[1]) & (matte >= best)
         partly[mixed] = index
         best[mixed] = matte[mixed]
     return Owners(whole, partly)
