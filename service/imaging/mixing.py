@@ -28,7 +28,7 @@ _CHUNK: Final = 32_768  # mixed pixels at once: their surroundings stay in the p
 _NOISE: Final = 2e-4  # variance of linear light beside texture: sensor noise and 8 bits
 _DEPTH_SPREAD: Final = 0.04  # inverse depth difference that halves a pixel's say about a side
 _MIXED_SAY: Final = 1e-3  # of a mixed pixel about a side, as long as there are others
-_UNSURE: Final = 0.2  # of the coverage: what may be the surroundings' own texture counts as none
+_UNSURE: Final = 0.1  # of the coverage: what may be the surroundings' own texture counts as none
 _LIGHT_SAY: Final = 0.3  # of the light about coverage where there is a matte, whose say is better in texture
 _MATTE_SURE: Final = (5, 250)  # matte levels up to and from which a pixel is not mixed
 
