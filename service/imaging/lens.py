@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 from service.contract import Size
 from service.imaging.geometry import resize
 
+FloatMap = NDArray[np.float32]
+
 _REFERENCE_SHARE: Final = 0.04  # of the long side: the strength at the reference f-number; 31 px at 768
 _REFERENCE_F_NUMBER: Final = 2.8
 _WIDEST_F_NUMBER: Final = 1.4
 MAX_COC_SHARE: Final = 0.06  # of the long side: a cap for time and taste
+_SHARP_PX: Final = 0.4  # circles of confusion up to this radius stay within a pixel: left as they are
+_SHARP_END_PX: Final = 1.2  # from here on the radius is the lens's own again
 _SUBSAMPLES: Final = 8  # per kernel pixel and axis: the edge of a disc is smooth to 1/64 of a pixel's area
 
 
@@ -69,8 +73,50 @@ class Aperture:
 DISC: Final = Aperture()
 
 
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """Focus and strengths in pixels per unit of inverse depth, in front of the focal plane and behind it."""
+
+    focus: float
+    depth_range: float
+    front_px: float
+    back_px: float
+
+    @classmethod
+    def of(
+        cls, short_side_px: int, focus: float, strength_px: float, front: float, back: float, depth_range: float
+    ) -> "Lens":
+        """A lens for a photo of that short side, which its circles never exceed.
+
+        Raises:
+            ValueError: a number that is not finite, or negative beside the focus.
+        """
+        numbers = {"strength_px": strength_px, "front": front, "back": back, "depth_range": depth_range}
+        if not (math.isfinite(focus) and all(math.isfinite(value) and value >= 0 for value in numbers.values())):
+            raise ValueError(f"focus {focus}, {numbers}: finite, and not negative beside the focus")
+        strength_px = min(strength_px, short_side_px)
+        return cls(focus, depth_range, strength_px * front, strength_px * back)
+
+    def circles(self, inverse_depth: FloatMap, in_focus: NDArray[np.bool_] | None = None) -> FloatMap:
+        """Signed circles of confusion; 0 up to `_SHARP_PX`, the lens's own from `_SHARP_END_PX`, linear between."""
+        circles = inverse_depth - np.float32(self.focus)
+        if self.depth_range:
+            circles -= np.clip(circles, -np.float32(self.depth_range), np.float32(self.depth_range))
+        if self.front_px == self.back_px:
+            circles *= np.float32(self.front_px)
+        else:
+            circles *= np.where(circles > 0, np.float32(self.front_px), np.float32(self.back_px))
+        radius = np.abs(circles)
+        eased: FloatMap = (radius - np.float32(_SHARP_PX)) * np.float32(_SHARP_END_PX / (_SHARP_END_PX - _SHARP_PX))
+        np.clip(eased, 0, radius, out=eased)
+        np.copysign(eased, circles, out=eased)
+        if in_focus is not None:
+            eased[in_focus] = 0
+        return eased
+
+
 @lru_cache(maxsize=256)
-def _kernel(radius_20: int, aperture: Aperture = DISC, inverted: bool = False) -> NDArray[np.float32]:
+def _kernel(radius_20: int, aperture: Aperture = DISC, inverted: bool = False) -> FloatMap:
     """Aperture of `radius_20` twentieths of a pixel, sampled by pixel area, sum 1. Read-only: it is shared.
 
     A polygon has the disc's area; seen from the other side of the focal plane it is turned by half a turn.
@@ -94,7 +140,7 @@ def _kernel(radius_20: int, aperture: Aperture = DISC, inverted: bool = False) -
     kernel = inside.reshape(side, _SUBSAMPLES, side, _SUBSAMPLES).mean(axis=(1, 3), dtype=np.float64)
     kernel = (kernel / kernel.sum()).astype(np.float32)
     kernel.flags.writeable = False
-    result: NDArray[np.float32] = kernel
+    result: FloatMap = kernel
     return result
 
 
@@ -103,9 +149,7 @@ def working_scale(radius_px: float) -> int:
     return 1 if radius_px < 4 else 2 if radius_px < 12 else 4
 
 
-def blur(
-    layer: NDArray[np.float32], radius_px: float, scale: int, aperture: Aperture = DISC, inverted: bool = False
-) -> Any:
+def blur(layer: FloatMap, radius_px: float, scale: int, aperture: Aperture = DISC, inverted: bool = False) -> Any:
     """Convolve a layer that is already shrunk by `scale` with an aperture of `radius_px` full-size pixels.
 
     Shrinking by area and enlarging linearly each blur a little themselves (variances s^2/12 and s^2/6 per axis against
@@ -123,13 +167,13 @@ def blur(
     return cv2.filter2D(layer, -1, kernel, borderType=cv2.BORDER_REPLICATE)
 
 
-def shrink(values: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
+def shrink(values: FloatMap, scale: int) -> FloatMap:
     """Area average by a whole factor that divides both sides."""
     if scale == 1:
         return values
     return resize(values, (values.shape[0] // scale, values.shape[1] // scale))
 
 
-def enlarge(values: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+def enlarge(values: FloatMap, size: Size) -> FloatMap:
     """Linear interpolation to (height, width)."""
     return resize(values, size)

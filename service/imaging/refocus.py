@@ -17,7 +17,7 @@ from service.contract import Size
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import check_inside, resize
 from service.imaging.layers import composite, opaque, stack
-from service.imaging.lens import MAX_COC_SHARE, Aperture, strength_from_blur, strength_from_f_number
+from service.imaging.lens import MAX_COC_SHARE, Aperture, Lens, strength_from_blur, strength_from_f_number
 from service.imaging.light import lamps, to_display, to_linear
 from service.imaging.mixing import Mixed, owners, unmix
 from service.imaging.snapping import snap_edges, snap_to_matte
@@ -35,8 +35,6 @@ __all__ = [
 
 FloatMap = NDArray[np.float32]
 
-_SHARP_PX: Final = 0.4  # circles of confusion up to this radius stay within a pixel: left as they are
-_SHARP_END_PX: Final = 1.2  # from here on the radius is the lens's own again
 _FLAT: Final = 1e-6  # range of inverse depth below which a map says nothing about depth
 _WORKING_PIXELS: Final = 5_000_000  # above, blurred parts are rendered at a whole fraction of the size
 _UNTOUCHED: Final = 1 / 512  # coverage in front of a sharp pixel that cannot change its display value
@@ -185,7 +183,7 @@ def render(
         )
     if not isinstance(highlights, str) and not math.isfinite(highlights):
         raise ValueError(f"highlights {highlights}: finite")
-    lens = _Lens.of(scene, focus, strength_px, front, back, depth_range)
+    lens = Lens.of(min(scene.inverse_depth.shape), focus, strength_px, front, back, depth_range)
     subjects = _subjects(scene, subject)
     matte = _matte_of(scene, subjects)
     circles = lens.circles(scene.inverse_depth, matte > 127 if matte is not None else None)
@@ -233,46 +231,9 @@ def coc(
     Raises:
         ValueError: a number that is not finite, a negative strength, factor or range, or no such subject.
     """
-    lens = _Lens.of(scene, focus, strength_px, front, back, depth_range)
+    lens = Lens.of(min(scene.inverse_depth.shape), focus, strength_px, front, back, depth_range)
     matte = _matte_of(scene, _subjects(scene, subject))
     return lens.circles(scene.inverse_depth, matte > 127 if matte is not None else None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Lens:
-    """Focus and strengths in pixels per unit of inverse depth, in front of the focal plane and behind it."""
-
-    focus: float
-    depth_range: float
-    front_px: float
-    back_px: float
-
-    @classmethod
-    def of(
-        cls, scene: Scene, focus: float, strength_px: float, front: float, back: float, depth_range: float
-    ) -> "_Lens":
-        numbers = {"strength_px": strength_px, "front": front, "back": back, "depth_range": depth_range}
-        if not (math.isfinite(focus) and all(math.isfinite(value) and value >= 0 for value in numbers.values())):
-            raise ValueError(f"focus {focus}, {numbers}: finite, and not negative beside the focus")
-        strength_px = min(strength_px, min(scene.inverse_depth.shape))
-        return cls(focus, depth_range, strength_px * front, strength_px * back)
-
-    def circles(self, inverse_depth: FloatMap, in_focus: NDArray[np.bool_] | None = None) -> FloatMap:
-        """Signed circles of confusion; 0 up to `_SHARP_PX`, the lens's own from `_SHARP_END_PX`, linear between."""
-        circles = inverse_depth - np.float32(self.focus)
-        if self.depth_range:
-            circles -= np.clip(circles, -np.float32(self.depth_range), np.float32(self.depth_range))
-        if self.front_px == self.back_px:
-            circles *= np.float32(self.front_px)
-        else:
-            circles *= np.where(circles > 0, np.float32(self.front_px), np.float32(self.back_px))
-        radius = np.abs(circles)
-        eased: FloatMap = (radius - np.float32(_SHARP_PX)) * np.float32(_SHARP_END_PX / (_SHARP_END_PX - _SHARP_PX))
-        np.clip(eased, 0, radius, out=eased)
-        np.copysign(eased, circles, out=eased)
-        if in_focus is not None:
-            eased[in_focus] = 0
-        return eased
 
 
 def _subjects(scene: Scene, subject: int | Sequence[int] | None) -> list[int]:
