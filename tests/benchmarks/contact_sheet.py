@@ -2,7 +2,8 @@
 
     python tests/benchmarks/contact_sheet.py --url http://127.0.0.1:8080 -o sheet.png photo.jpg ...
 
-For looking at: metrics do not show a flipped axis or a halo.
+With --people each row is the photo, where its people are, up to four of them in focus in turn, and the farthest region
+in focus. For looking at: metrics do not show a flipped axis or a halo.
 """
 
 import argparse
@@ -12,9 +13,11 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 CELL = 320
+PEOPLE = 4  # shown of one photo
+COLORS = ((230, 60, 60), (60, 200, 80), (70, 110, 240), (240, 200, 50))
 
 
 def post(url: str, body: bytes) -> bytes:
@@ -51,6 +54,31 @@ def row(url: str, path: Path) -> Image.Image:
     depth = np.load(io.BytesIO(post(f"{url}/depth?format=npy", body)))
     for rx, ry in clicks(depth, np.asarray(person)):
         cells.append(Image.open(io.BytesIO(post(f"{url}/focus?rx={rx}&ry={ry}&f_number=1.8&format=png", body))))
+    return strip_of(cells)
+
+
+def people_row(url: str, path: Path) -> Image.Image:
+    body = path.read_bytes()
+    photo = Image.open(io.BytesIO(body)).convert("RGB")
+    found = json.loads(post(f"{url}/focus?output=people", body))["people"]
+    overlay = np.asarray(ImageOps.exif_transpose(photo), np.float32).copy()
+    cells = [photo]
+    for person, color in zip(found[:PEOPLE], COLORS, strict=False):
+        alpha = Image.open(io.BytesIO(post(f"{url}/focus?person={person['id']}&output=alpha", body)))
+        share = 0.6 * np.asarray(alpha, np.float32)[..., None] / 255
+        overlay += share * (np.float32(color) - overlay)
+    cells.append(Image.fromarray(overlay.astype(np.uint8)))
+    for person in found[:PEOPLE]:
+        cells.append(Image.open(io.BytesIO(post(f"{url}/focus?person={person['id']}&f_number=1.8&format=png", body))))
+    cells += [Image.new("RGB", (CELL, CELL))] * (PEOPLE - len(found[:PEOPLE]))
+    depth = np.load(io.BytesIO(post(f"{url}/depth?format=npy", body)))
+    nobody = np.zeros(depth.shape, np.uint8)
+    rx, ry = clicks(depth, nobody)[1]
+    background = post(f"{url}/focus?rx={rx}&ry={ry}&mode=plane&f_number=1.8&format=png", body)
+    return strip_of([*cells, Image.open(io.BytesIO(background))])
+
+
+def strip_of(cells: list[Image.Image]) -> Image.Image:
     strip = Image.new("RGB", (CELL * len(cells), CELL))
     for index, picture in enumerate(cells):
         strip.paste(cell(picture), (index * CELL, 0))
@@ -62,8 +90,9 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("--people", action="store_true", help="each person in focus in turn")
     options = parser.parse_args()
-    rows = [row(options.url, path) for path in options.photos]
+    rows = [(people_row if options.people else row)(options.url, path) for path in options.photos]
     sheet = Image.new("RGB", (rows[0].width, CELL * len(rows)))
     for index, strip in enumerate(rows):
         sheet.paste(strip, (0, index * CELL))
