@@ -13,6 +13,7 @@ from training.losses import (
     ssi_mse,
     ssi_residual,
     trimmed_mean,
+    wrong_way,
 )
 
 
@@ -68,6 +69,18 @@ def test_depth_loss_is_zero_for_the_truth_and_large_for_the_wrong_polarity():
     assert float(wrong.gradient) > 1
 
 
+def test_what_runs_the_wrong_way_is_turned_round():
+    generator = torch.Generator().manual_seed(6)
+    target = 1 + torch.rand(24, 32, generator=generator)
+    everywhere = torch.ones(24, 32, dtype=torch.bool)
+    assert float(wrong_way(3 * target + 1, target, everywhere)) == 0
+    assert float(wrong_way(5 - target, target, everywhere)) == pytest.approx(1, abs=1e-4)
+    slope = torch.tensor(-0.3, requires_grad=True)
+    noisy = slope * target + 0.2 * torch.rand(24, 32, generator=generator)
+    wrong_way(noisy, target, everywhere).backward()
+    assert float(slope.grad) < 0  # a step against the gradient makes the slope larger
+
+
 def test_depth_loss_ignores_pixels_without_data():
     target = random_map(0)
     target[:, :8] = 0
@@ -115,7 +128,8 @@ def test_pixels_without_data_are_as_if_they_were_not_there(form):
 
 def test_trimming_leaves_the_largest_fifth_out_of_the_sum():
     # the copied code that takes sort's (values, indices) for the values keeps all of them
-    prediction, target = random_map(1), random_map(2)
+    target = random_map(2)
+    prediction = random_map(1) + target  # runs the right way
     valid = torch.ones(24, 32, dtype=torch.bool)
     residuals = (normalise(prediction[0], valid) - normalise(target[0], valid)).abs().flatten().sort().values
     kept = residuals[: 768 - int(0.2 * 768)]
