@@ -237,7 +237,7 @@ def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: _Wind
     if index > 0:
         own = known * np.clip(place - np.float32(index - 1), 0, 1)
     weighted = _times(light[view], own)
-    _lay_fringe(weighted, layers.fringe, index, window)
+    _lay_fringe(weighted, known, layers.fringe, index, window)
     weighted, known = shrink(weighted, scale), shrink(known, scale)
     if known.min() < 1:
         deeper = _GRID // scale
@@ -246,8 +246,8 @@ def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: _Wind
     return weighted
 
 
-def _lay_fringe(rgba: FloatMap, fringe: Fringe, index: int, window: _Window) -> None:
-    """Lay what mixed pixels show of nearer things over layer `index`, (h, w, 4) at full size.
+def _lay_fringe(rgba: FloatMap, known: FloatMap, fringe: Fringe, index: int, window: _Window) -> None:
+    """Lay what mixed pixels show of nearer things over layer `index`, (h, w, 4) at full size; so much is then `known`.
 
     Between layers i and i + 1, at i + f, coverage c is shared out so that both over one another still cover c:
     f c in the nearer layer and c (1 - f) / (1 - f c) in the farther.
@@ -261,3 +261,4 @@ def _lay_fringe(rgba: FloatMap, fringe: Fringe, index: int, window: _Window) -> 
     part = part * share[:, None]
     rows, columns = fringe.rows[around] - window.top, fringe.columns[around] - window.left
     rgba[rows, columns] = rgba[rows, columns] * (1 - part[:, 3:]) + part
+    known[rows, columns] = known[rows, columns] * (1 - part[:, 3]) + part[:, 3]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.imaging import lens, light, refocus
+from service.imaging import layers, lens, light, refocus
 from service.imaging.errors import InvalidMap, OutsideImage
 from service.imaging.refocus import prepare, render
 
@@ -152,6 +152,41 @@ def test_light_is_kept() -> None:
     result = render(prepare(image, inverse_depth), focus=1.0, strength_px=10, highlights="off")
     inner = slice(12, -12)
     assert light.to_linear(result)[inner, inner].mean() == pytest.approx(light.to_linear(image)[inner, inner].mean(), rel=0.03)  # fmt: skip # noqa: E501
+
+
+@CHECKED
+@given(st.integers(0, 1000), st.floats(0, 1), st.floats(5, 60))
+def test_light_stays_within_the_photos_range(seed: int, focus: float, strength: float) -> None:
+    """Blur, what is made up behind things and what mixed pixels are taken apart into add no light and take none."""
+    image, inverse_depth = random_scene(seed)
+    image = (60 + image.astype(np.int32) * 130 // 255).astype(np.uint8)
+    rng = np.random.default_rng(seed)
+    for _ in range(20):  # strokes, mixed with what is behind them
+        ends = rng.integers(0, 90, (2, 2)).tolist()
+        stroke = cv2.line(np.zeros(image.shape[:2], np.uint8), ends[0], ends[1], 255, 1, cv2.LINE_AA) / 255
+        image = np.rint(image + stroke[..., None] * (rng.integers(60, 190, 3) - image.astype(float))).astype(np.uint8)
+        inverse_depth = np.where(stroke > 0.5, np.float32(rng.uniform(0, 1)), inverse_depth)
+    result = render(prepare(image, inverse_depth), focus=focus, strength_px=strength, highlights="off")
+    low, high = image.min(axis=(0, 1)).astype(int), image.max(axis=(0, 1)).astype(int)
+    assert (result >= low - 1).all()
+    assert (result <= high + 1).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mixed_pixels_of_little_known_layers_add_no_light(seed: int) -> None:
+    """A layer that shows in mixed pixels alone, all but hidden elsewhere, once covered more than 1: a black blotch."""
+    rng = np.random.default_rng(seed)
+    side, count = 96, 1500
+    circles = np.tile(np.linspace(0, 20, side, dtype=np.float32), (side, 1))
+    shown = rng.uniform(0.3, 0.6, (side, side, 3)).astype(np.float32)
+    rows, columns = np.divmod(np.sort(rng.choice(side * side, count, replace=False)), side)
+    coverage = rng.uniform(0.5, 1, (count, 1)).astype(np.float32)
+    fringe = np.concatenate([shown[rows, columns] * coverage, coverage], axis=1)
+    layered = layers.stack(circles, rows, columns, fringe, circles[rows, columns] + np.float32(rng.uniform(0, 1)))
+    opaque = layers.opaque(shown)
+    rendered, in_front = layers.composite(opaque, opaque, layered, lens.DISC)
+    assert 0 <= in_front.min() <= in_front.max() <= 1 + 1e-5
+    assert shown.min() - 1e-3 <= rendered.min() <= rendered.max() <= shown.max() + 1e-3
 
 
 @CHECKED
