@@ -1,9 +1,11 @@
 """One matte per person out of one matte of all people.
 
-First by connected pieces; inside a piece along depth jumps, where each part needs a head of its own, or it is a lap or
-an arm and goes to the person whose depth is most like its own; then those who stand side by side at one depth by their
-heads, along the cheapest seam from between them downwards. Two pieces of one person left and right of something nearer
-are put together again. Found on a reduced copy; the soft borders of the full-size matte are kept.
+First by connected pieces; inside a piece along depth jumps, where each part needs a head of its own with a chest below
+and of a size that fits its distance, or it is a lap or an arm and goes to the person whose depth is most like its own.
+Two pieces of one person left and right of something nearer are put together again, and loose pieces that are nobody (a
+bag, a shoe) go to the person they hang on: where in doubt, people stay whole. Then those who stand side by side at one
+depth by their heads, along the cheapest seam from between them downwards. Found on a reduced copy; the soft borders of
+the full-size matte are kept.
 """
 
 from dataclasses import dataclass, replace
@@ -40,6 +42,18 @@ _FLAT: Final = 1.9  # radii: a top wider than this a third of a radius below is 
 _LIMB: Final = 0.6  # of the radius of a head farther away: what is nearer and smaller is no head
 _LARGEST: Final = 0.4  # of the radius of a layer's largest head: what is smaller is a hand or a lock of hair
 _BODY: Final = 8.0  # squares of a head's radius: a head and a bit of body; a head alone has pi
+_CHEST: Final = (2.5, 5.5, 1.5)  # radii: first and last row below a crown, and half the width, of shoulders and chest
+_FILLED: Final = 0.6  # of the chest that nothing nearer hides
+_HIDDEN: Final = 0.25  # of the chest: with less than this in the open, nothing can be said
+_SHORTEST: Final = 3.0  # radii: how tall somebody is at least whom the picture's lower border cuts
+_ROUND: Final = 1.5  # radii: how far round a head is looked for other parts of the mask
+_FREE: Final = 0.6  # of the upper half circle
+_DWARF: Final = 0.45  # of the size that another's head has, as seen at this distance: children have 0.7
+_HAND: Final = 2.0  # radii of somebody's head between him and what he carries
+_SAME: Final = 0.15  # relative inverse depth: the most between him and that
+_NEAR: Final = 0.7  # radii: what is small and nearer to him than this is his, whatever its depth: thin things have none
+_LITTLE: Final = 0.15  # of his area: how small that is
+_WIDEST: Final = 1.1  # width over height of a small piece that may be a person
 _REACH: Final = 7.0  # radii of a head from a person's one side to the other
 _CORE_SHARE: Final = 0.02  # of the shorter side of a person's box: how far inside its border the core begins
 _CORE_SAMPLES: Final = 40_000  # pixels of a core looked at for its median, of any number
@@ -90,6 +104,11 @@ class Part:
         found = heads.find(mask) if tops is None else tops
         return cls(mask, box, area, relief.fit(inverse_depth, mask), found)
 
+    @property
+    def largest(self) -> float:
+        """Radius of the largest head, 0 without any."""
+        return max((head.radius for head in self.heads), default=0.0)
+
     def gap_px(self, other: "Part") -> float:
         """Between the two boxes, 0 when they meet."""
         across = max(self.box[0], other.box[0]) - min(self.box[2], other.box[2])
@@ -98,9 +117,8 @@ class Part:
 
     def expects(self, other: "Part") -> float:
         """Difference between the other's inverse depth and what the relief of this one gives there."""
-        y, x = np.nonzero(other.mask)
-        middle = self.relief.at(x.mean(), y.mean())
-        return abs(float(middle) - float(other.relief.at(x.mean(), y.mean())))
+        there = other.relief
+        return abs(self.relief.at(there.centre_x, there.centre_y) - there.level)
 
 
 def describe(mattes: FloatMap | NDArray[np.uint8], inverse_depth: FloatMap) -> list[Person]:
@@ -188,7 +206,8 @@ def _label(mask: Mask, depth: FloatMap, image: NDArray[np.uint8] | None) -> tupl
         inside = pieces == piece
         tops = heads.find(inside)
         found += [_with_heads_of(part, tops) for part in _whole(_layers(inside, depth), depth)]
-    people = [person for part in _joined(found, depth) for person in _side_by_side(part, cost)]
+    found = _gathered(_joined(found, depth), depth)
+    people = [person for part in found for person in _side_by_side(part, cost, depth)]
     labels = np.zeros(mask.shape, np.int32)
     for label, person in enumerate(people, start=1):
         labels[person] = label
@@ -219,11 +238,13 @@ def _whole(layers: list[Part], depth: FloatMap) -> list[Part]:
     if len(layers) < 2:
         return layers
     whole = sum(layer.area for layer in layers)
+    own = [replace(layer, heads=_own_heads(layer, layers, depth)) for layer in layers]
+    beside = [mine if mine.heads else layer for mine, layer in zip(own, layers, strict=True)]
     owners, rest = [], []
-    for layer in layers:
-        found = _own_heads(layer, layers, depth)
-        if found or (layer.area > _CLEAR_SHARE * whole and _clear(layer, layers)):
-            owners.append(replace(layer, heads=found))
+    for layer in own:
+        small = any(_dwarfed(layer, other) for other in beside if other.area > layer.area and not layer.gap_px(other))
+        if (layer.heads and not small) or (layer.area > _CLEAR_SHARE * whole and _clear(layer, own)):
+            owners.append(layer)
         else:
             rest.append(layer)
     if not owners:
@@ -259,6 +280,17 @@ def _own_heads(layer: Part, layers: list[Part], depth: FloatMap) -> list[Head]:
     return [head for head in good if not any(_above(other, head) for other in good)]
 
 
+def _dwarfed(part: Part, other: Part) -> bool:
+    """Whether a head is too small for its distance beside another: sizes go like inverse depths, heads differ little.
+
+    Relative inverse depth is 0 at the farthest, which is rarely at infinity: true ratios are nearer to 1.
+    """
+    if not part.heads or not other.heads or part.relief.level > other.relief.level:
+        return False
+    nearness = max(part.relief.level, 0.0) / max(other.relief.level, 1e-6)
+    return part.largest < _DWARF * other.largest * nearness
+
+
 def _above(first: Head, second: Head) -> bool:
     """Whether the second is straight below the first."""
     return first.y < second.y and abs(first.x - second.x) < max(first.radius, second.radius)
@@ -273,13 +305,73 @@ def _is_head(head: Head, layer: Part, depth: FloatMap, farther_radius: float) ->
     half = max(1, round(_FLAT * head.radius / 2))
     flat = head.y > 1 and bool(row[max(0, head.x - half) : head.x + half + 1].all())
     limb = head.radius < _LIMB * farther_radius
-    return not (covered or flat or limb) and layer.area > _BODY * head.radius**2
+    return not (covered or flat or limb) and layer.area > _BODY * head.radius**2 and _has_body(head, layer, depth)
+
+
+def _is_free(head: Head, mask: Mask) -> bool:
+    """Whether the mask leaves the upper half of the head free; a shoulder or an elbow goes on to one side."""
+    height, width = mask.shape
+    radius = min(head.radius, float(height + width))  # infinite in a mask without any outline
+    angle = np.linspace(-np.pi, 0, 19)
+    x = np.rint(head.x + _ROUND * radius * np.cos(angle)).astype(int)
+    y = np.rint(head.y + radius + _ROUND * radius * np.sin(angle)).astype(int)
+    outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
+    free = outside | ~mask[y.clip(0, height - 1), x.clip(0, width - 1)]
+    return float(free.mean()) > _FREE
+
+
+def _has_body(head: Head, layer: Part, depth: FloatMap) -> bool:
+    """Whether there are shoulders and a chest below, as far as nothing nearer hides them and the picture goes on."""
+    height, width = layer.mask.shape
+    radius = min(head.radius, float(height + width))
+    rows = slice(round(head.y + _CHEST[0] * radius), min(height, round(head.y + _CHEST[1] * radius)))
+    columns = slice(max(0, round(head.x - _CHEST[2] * radius)), min(width, round(head.x + _CHEST[2] * radius) + 1))
+    own = layer.mask[rows, columns]
+    if own.shape[0] < radius:  # the picture ends here
+        return layer.box[3] - layer.box[1] > _SHORTEST * radius
+    hidden = ~own & (depth[rows, columns] > layer.relief.level + _DEPTH_JUMP / 2)
+    open_px = own.size - int(hidden.sum())
+    return open_px < _HIDDEN * own.size or int(own.sum()) > _FILLED * open_px
 
 
 def _strangeness(layer: Part, owner: Part) -> float:
     """How little a layer fits a person: difference of depth in jumps, and the gap between them."""
     step = abs(layer.relief.level - owner.relief.level) / _DEPTH_JUMP
     return step + layer.gap_px(owner) / _JUMP_WINDOW
+
+
+def _gathered(parts: list[Part], depth: FloatMap) -> list[Part]:
+    """Loose pieces that show no head with a body (a bag, a shoe, a lock of hair) given to the person they hang on."""
+    sure = [bool(_own_heads(part, [part], depth)) for part in parts]
+    for index, part in enumerate(parts):
+        sure[index] &= not any(_hangs_small(part, other) for other in parts if other is not part)
+    if not any(sure):
+        return parts
+    owners = [part for part, is_sure in zip(parts, sure, strict=True) if is_sure]
+    rest = [part for part, is_sure in zip(parts, sure, strict=True) if not is_sure]
+    while True:  # the nearest first: a shoe hangs on the trousers that hang on the coat
+        pairs = [(part, owner) for part in rest for owner in owners if _hangs_on(part, owner)]
+        if not pairs:
+            return owners + rest
+        part, owner = min(pairs, key=lambda pair: _strangeness(*pair))
+        rest = [other for other in rest if other is not part]
+        owners = [Part.of(part.mask | one.mask, depth, one.heads) if one is owner else one for one in owners]
+
+
+def _hangs_small(part: Part, other: Part) -> bool:
+    """Whether a piece at a person is too small, or too wide, to be one itself, whatever its top looks like."""
+    if other.area < part.area or part.gap_px(other) > _HAND * other.largest:
+        return False
+    left, top, right, bottom = part.box
+    wide = right - left > _WIDEST * (bottom - top) and part.area < _LITTLE * other.area
+    return wide or _dwarfed(part, other)
+
+
+def _hangs_on(part: Part, owner: Part) -> bool:
+    """Whether a piece that is nobody may be somebody's: close to him and as far, or small and at his very side."""
+    gap = part.gap_px(owner) / max(owner.largest, 1.0)
+    alike = abs(part.relief.level - owner.relief.level) < _SAME
+    return part.area < owner.area and ((gap <= _HAND and alike) or (gap <= _NEAR and part.area < _LITTLE * owner.area))
 
 
 def _joined(parts: list[Part], depth: FloatMap) -> list[Part]:
@@ -343,13 +435,18 @@ def _bridge(first: Mask, second: Mask) -> Mask:
     return result
 
 
-def _side_by_side(part: Part, cost: FloatMap) -> list[Mask]:
+def _side_by_side(part: Part, cost: FloatMap, depth: FloatMap) -> list[Mask]:
     """Those who stand at one depth, told apart by their heads."""
-    if len(part.heads) < 2:
+    tops = [
+        head
+        for head in part.heads
+        if head.radius > _LARGEST * part.largest and _is_free(head, part.mask) and _has_body(head, part, depth)
+    ]
+    if len(tops) < 2:
         return [part.mask]
     rest, found = part.mask.copy(), []
     columns = np.arange(rest.shape[1])
-    for left, right in pairwise(part.heads):
+    for left, right in pairwise(tops):
         line = seams.cheapest(cost, left.x, right.x)
         before = rest & (columns < line[:, None])
         rest &= ~before

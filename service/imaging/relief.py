@@ -20,16 +20,21 @@ _SAMPLES: Final = 4000  # pixels looked at
 
 @dataclass(frozen=True, slots=True)
 class Relief:
-    """inverse depth = level + across * x + down * y, give or take `spread` (1.4826 * MAD), x and y in pixels."""
+    """inverse depth = level + across * (x - centre_x) + down * (y - centre_y), give or take `spread` (1.4826 * MAD).
+
+    The centre is that of the mask, in pixels, so that `level` is how far the person is, leaning or not.
+    """
 
     level: float
     across: float
     down: float
     spread: float
+    centre_x: float
+    centre_y: float
 
     def at(self, x: float, y: float) -> float:
         """The inverse depth expected at a pixel."""
-        return self.level + self.across * x + self.down * y
+        return self.level + self.across * (x - self.centre_x) + self.down * (y - self.centre_y)
 
 
 def fit(inverse_depth: FloatMap, mask: NDArray[np.bool_]) -> Relief:
@@ -48,16 +53,18 @@ def fit(inverse_depth: FloatMap, mask: NDArray[np.bool_]) -> Relief:
     near = values[np.abs(values - mode) < 2 / _BINS]
     level = float(np.median(near)) if near.size else float(np.median(values))
     spread = _spread(values - level)
-    flat = Relief(level, 0.0, 0.0, max(spread, _LEAST_SPREAD))
+    centre_x, centre_y = float(x.mean()), float(y.mean())
+    flat = Relief(level, 0.0, 0.0, max(spread, _LEAST_SPREAD), centre_x, centre_y)
     if spread <= 2 * _LEAST_SPREAD or len(values) < 30:
         return flat
-    table = np.stack([np.ones_like(values), x, y], axis=1)
+    table = np.stack([np.ones_like(values), x - centre_x, y - centre_y], axis=1)
     trusted = np.ones(len(values), bool)
     for _ in range(3):  # least squares, each time without what lies far from the last plane
         plane = np.linalg.lstsq(table[trusted], values[trusted], rcond=None)[0]
         rest = values - table @ plane
         trusted = np.abs(rest) <= max(2.5 * _spread(rest), 1e-6)
-    tilted = Relief(float(plane[0]), float(plane[1]), float(plane[2]), max(_spread(rest), _LEAST_SPREAD))
+    level, across, down = (float(value) for value in plane)
+    tilted = Relief(level, across, down, max(_spread(rest), _LEAST_SPREAD), centre_x, centre_y)
     return tilted if tilted.spread < _PLANE_GAIN * spread else flat
 
 

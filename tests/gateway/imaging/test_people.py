@@ -204,6 +204,34 @@ def test_somebody_behind_a_pole_stays_one() -> None:
     assert len(people.split(person, inverse_depth)) == 1
 
 
+def test_a_bag_and_a_shoe_apart_are_their_owners() -> None:
+    person, inverse_depth = scene()
+    one = standing(200, 40, 20)
+    person[one], inverse_depth[one] = 1, 0.6
+    person[170:215, 246:280], inverse_depth[170:215, 246:280] = 1, 0.5
+    person[266:276, 170:190], inverse_depth[266:276, 170:190] = 1, 0.35
+    assert len(people.split(person, inverse_depth)) == 1
+
+
+def test_a_sleeve_farther_than_its_owner_is_no_person() -> None:
+    person, inverse_depth = scene()
+    one = standing(200, 40, 20)
+    sleeve = np.zeros(SIZE, bool)
+    sleeve[112:230, 140:168] = True
+    person[one | sleeve], inverse_depth[sleeve], inverse_depth[one] = 1, 0.45, 0.6
+    assert len(people.split(person, inverse_depth)) == 1
+
+
+def test_somebody_small_farther_off_is_a_person() -> None:
+    person, inverse_depth = scene()
+    one, other = standing(200, 20, 20), standing(265, 80, 8)
+    other &= ~one
+    person[one | other], inverse_depth[other], inverse_depth[one] = 1, 0.4, 0.8
+    mattes = people.split(person, inverse_depth)
+    assert len(mattes) == 2
+    assert overlap(mattes[1], other) > 0.9
+
+
 def test_two_with_air_between_stay_two() -> None:
     person, inverse_depth = scene()
     both = standing(140, 40, 16) | standing(226, 40, 16)

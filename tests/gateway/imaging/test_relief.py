@@ -21,6 +21,7 @@ def test_plane_of_somebody_leaning() -> None:
     fitted = relief.fit(depth, MASK)
     assert fitted.down == pytest.approx(0.005, abs=1e-4)
     assert fitted.at(20, 59) == pytest.approx(0.595, abs=0.002)
+    assert fitted.level == pytest.approx(0.3 + 0.005 * 29.5, abs=0.002)  # in its own middle, not in the corner
     assert fitted.spread < 0.01
 
 
