@@ -2,7 +2,9 @@
 
 `python -m tests.benchmarks.refocus.picking` prints the intersection over union of the matte picked by each click with
 what is visible of the person clicked; a click that picks nobody counts 0. People stand on one floor under one
-perspective: the deeper in the picture, the smaller. Some overlap, some stand shoulder to shoulder at the same depth.
+perspective: the deeper in the picture, the smaller. A third of them is placed clear of all others, where there is room;
+of the groups that make up the rest, 35 in 75 are rows of two or three shoulder to shoulder at one depth, 40 in 75 are
+two behind one another, and groups fall on one another as they may.
 """
 
 import argparse
@@ -21,6 +23,10 @@ from .score import dilated
 
 _SIZE_PX = 640  # height of a person at inverse depth 1
 _EYE_LEVEL = 0.85  # of a person's height: where the camera is
+_ROWS = 35 / 75  # of the groups: rows; the others are two behind one another
+_HALF_WIDTH = 0.36  # of a person's height: an arm stretched out, at the tallest
+_AIR_PX = 8  # between one who stands alone and anybody
+_TRIES = 400  # to place those who stand alone; where there is no room for them, there are fewer people
 _LEAST_SHARE = 0.004  # of the frame: smaller visible parts of people are not clicked on
 _SAME_DEPTH = 0.05  # inverse depth: people nearer to one another than this cannot be told apart by it
 KINDS = ("apart", "overlapping", "same depth")
@@ -39,7 +45,7 @@ class Click:
 
 
 def crowd(seed: int) -> tuple[Layer, ...]:
-    """Four to eight people: rows at one depth, people behind one another, and some by themselves."""
+    """Four to eight people: rows at one depth, people behind one another, and a third by themselves."""
     stage = Stage(np.random.default_rng((seed, 4)))
     rng = stage.rng
     stage.wall(str(rng.choice(["plaster", "foliage", "bricks", "posters", "planks", "stripes"])), (0.03, 0, 0))
@@ -49,17 +55,24 @@ def crowd(seed: int) -> tuple[Layer, ...]:
     stage.floor(str(rng.choice(["plaster", "planks", "bricks"])), top, 0.12, (HEIGHT - horizon) * slope)
     places: list[tuple[float, float]] = []
     wanted = int(rng.integers(4, 9))
-    while len(places) < wanted:
+    alone = round(wanted / 3)
+    while len(places) < wanted - alone:
         depth, x = rng.uniform(0.28, 0.85), rng.uniform(0.08, 0.92) * WIDTH
-        size, group = depth * _SIZE_PX, rng.random()
-        if group < 0.35:  # a row, shoulder to shoulder
+        size = depth * _SIZE_PX
+        if rng.random() < _ROWS:  # shoulder to shoulder
             step = size * rng.uniform(0.24, 0.34)
-            places += [(depth + rng.normal() * 0.008, x + step * index) for index in range(int(rng.integers(2, 4)))]
-        elif group < 0.75:  # one behind the other
-            places += [(depth, x), (max(0.2, depth - rng.uniform(0.08, 0.3)), x + size * rng.normal() * 0.2)]
-        else:
+            group = [(depth + rng.normal() * 0.008, x + step * index) for index in range(int(rng.integers(2, 4)))]
+        else:  # one behind the other
+            group = [(depth, x), (max(0.2, depth - rng.uniform(0.08, 0.3)), x + size * rng.normal() * 0.2)]
+        places += [place for place in group if 20 < place[1] < WIDTH - 20]
+    places = places[: wanted - alone]
+    for _ in range(_TRIES):
+        if len(places) == wanted:
+            break
+        depth, x = rng.uniform(0.2, 0.85), rng.uniform(0.04, 0.96) * WIDTH
+        if all(abs(x - other) > (depth + near) * _SIZE_PX * _HALF_WIDTH + _AIR_PX for near, other in places):
             places.append((depth, x))
-    for depth, x in sorted(place for place in places[:wanted] if 20 < place[1] < WIDTH - 20):
+    for depth, x in sorted(places):
         size = depth * _SIZE_PX
         stage.figure(round(x), round(horizon + _EYE_LEVEL * size), size * rng.uniform(0.9, 1.08), depth)
     return tuple(stage.layers)
