@@ -49,6 +49,9 @@ _SHORTEST: Final = 3.0  # radii: how tall somebody is at least whom the picture'
 _ROUND: Final = 1.5  # radii: how far round a head is looked for other parts of the mask
 _FREE: Final = 0.6  # of the upper half circle
 _DWARF: Final = 0.45  # of the size that another's head has, as seen at this distance: children have 0.7
+_CROPPED: Final = (
+    0.25  # of a part's height: the most its head may count for; a shoulder that the picture cuts looks larger
+)
 _HAND: Final = 2.0  # radii of somebody's head between him and what he carries
 _SAME: Final = 0.15  # relative inverse depth: the most between him and that
 _NEAR: Final = 0.7  # radii: what is small and nearer to him than this is his, whatever its depth: thin things have none
@@ -288,7 +291,8 @@ def _dwarfed(part: Part, other: Part) -> bool:
     if not part.heads or not other.heads or part.relief.level > other.relief.level:
         return False
     nearness = max(part.relief.level, 0.0) / max(other.relief.level, 1e-6)
-    return part.largest < _DWARF * other.largest * nearness
+    largest = min(other.largest, _CROPPED * (other.box[3] - other.box[1]))
+    return part.largest < _DWARF * largest * nearness
 
 
 def _above(first: Head, second: Head) -> bool:
