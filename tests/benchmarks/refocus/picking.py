@@ -4,7 +4,8 @@
 what is visible of the person clicked; a click that picks nobody counts 0. People stand on one floor under one
 perspective: the deeper in the picture, the smaller. A third of them is placed clear of all others, where there is room;
 of the groups that make up the rest, 35 in 75 are rows of two or three shoulder to shoulder at one depth, 40 in 75 are
-two behind one another, and groups fall on one another as they may.
+two behind one another, and groups fall on one another as they may. As seen, of the 62 people in crowds 0 to 11, 15 are
+apart, 32 overlap with somebody at another depth and 15 touch only people at their own.
 """
 
 import argparse
