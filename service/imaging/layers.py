@@ -24,6 +24,10 @@ FloatMap = NDArray[np.float32]
 
 _GROWTH: Final = 1.5  # of the radius from one layer to the next, beside the one pixel that small radii grow by
 _BINS: Final = 4096  # of the histogram of circles of confusion
+_LEVEL: Final = 0.01  # of a layer, over `_LEVEL_REACH_PX`: what changes less faces the camera; twice that, it slopes
+_LEVEL_REACH_PX: Final = 4
+_LEVEL_WINDOW_PX: Final = 9
+_STRIP_ROWS: Final = 128  # at a time: what is worked on stays in the processor's cache
 _GRID: Final = 4  # largest working scale; sides are padded to a multiple of it
 
 
@@ -45,7 +49,7 @@ class Stack:
 class Fringe:
     """What n mixed pixels show of the nearer thing, by `place` among the layers, ascending.
 
-    `rows`, `columns` int64 (n,); `rgba` float32 (n, 4) premultiplied.
+    `rows`, `columns` int64 (n,); `rgba` float32 (n, 4) premultiplied; `place` whole numbers, float32 (n,).
     """
 
     rows: NDArray[np.int64]
@@ -55,7 +59,7 @@ class Fringe:
 
     def around(self, index: int) -> slice:
         """Those that show in layer `index`."""
-        first, last = np.searchsorted(self.place, (index - 1 + 1e-6, index + 1 - 1e-6))
+        first, last = np.searchsorted(self.place, (index - 0.5, index + 0.5))
         return slice(int(first), int(last))
 
 
@@ -90,10 +94,34 @@ def stack(coc: FloatMap, rows: NDArray[np.int64], columns: NDArray[np.int64], rg
     ordered = tuple(sorted(radii))
     table = np.interp(centres, ordered, np.arange(len(ordered))).astype(np.float32)
     table[np.abs(centres) <= step] = ordered.index(0.0)
-    place = table[front_bins]
+    place = np.rint(table[front_bins])
     order = np.argsort(place, kind="stable")
     fringe = Fringe(rows[order], columns[order], rgba[order], place[order])
-    return Stack(ordered, table[bins], ordered.index(0.0), fringe)
+    return Stack(ordered, _whole_where_level(table[bins]), ordered.index(0.0), fringe)
+
+
+def _whole_where_level(place: FloatMap) -> FloatMap:
+    """Places made whole where they hardly change from pixel to pixel: on what faces the camera.
+
+    A slope has to pass from layer to layer, or it shows a step at each. At the rim of what is shared by two layers,
+    though, their blurred coverages a and b add up to a + b - a b, which is too much.
+    """
+    height = place.shape[0]
+    result = np.empty_like(place)
+    far = _LEVEL_REACH_PX
+    for start in range(0, height, _STRIP_ROWS):
+        stop = min(start + _STRIP_ROWS, height)
+        top, bottom = max(0, start - far), min(height, stop + far)
+        margins = (top - start + far, stop + far - bottom, far, far)
+        around = cv2.copyMakeBorder(place[top:bottom], *margins, cv2.BORDER_REPLICATE)
+        here = place[start:stop]
+        # the lesser of the changes to either side: a step is none of the thing's own slope
+        down = cv2.min(cv2.absdiff(around[: -2 * far, far:-far], here), cv2.absdiff(around[2 * far :, far:-far], here))
+        right = cv2.min(cv2.absdiff(around[far:-far, : -2 * far], here), cv2.absdiff(around[far:-far, 2 * far :], here))
+        change: NDArray[Any] = cv2.blur(np.minimum(cv2.max(down, right), 1), (_LEVEL_WINDOW_PX, _LEVEL_WINDOW_PX))
+        whole = np.rint(here)
+        result[start:stop] = whole + np.clip(change * np.float32(1 / _LEVEL) - 1, 0, 1) * (here - whole)
+    return result
 
 
 @dataclass(slots=True)
@@ -247,18 +275,11 @@ def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: _Wind
 
 
 def _lay_fringe(rgba: FloatMap, known: FloatMap, fringe: Fringe, index: int, window: _Window) -> None:
-    """Lay what mixed pixels show of nearer things over layer `index`, (h, w, 4) at full size; so much is then `known`.
-
-    Between layers i and i + 1, at i + f, coverage c is shared out so that both over one another still cover c:
-    f c in the nearer layer and c (1 - f) / (1 - f c) in the farther.
-    """
+    """Lay what mixed pixels show of nearer things over layer `index`, (h, w, 4) at full size: it is `known`."""
     around = fringe.around(index)
     if around.stop == around.start:
         return
-    ahead = np.clip(fringe.place[around] - np.float32(index), -1, 1)
     part = fringe.rgba[around]
-    share = np.where(ahead < 0, 1 + ahead, (1 - ahead) / np.maximum(1 - ahead * part[:, 3], np.float32(1e-6)))
-    part = part * share[:, None]
     rows, columns = fringe.rows[around] - window.top, fringe.columns[around] - window.left
     rgba[rows, columns] = rgba[rows, columns] * (1 - part[:, 3:]) + part
     known[rows, columns] = known[rows, columns] * (1 - part[:, 3]) + part[:, 3]
