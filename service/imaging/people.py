@@ -246,6 +246,7 @@ def _whole(layers: list[Part], depth: FloatMap) -> list[Part]:
     owners, rest = [], []
     for layer in own:
         small = any(_dwarfed(layer, other) for other in beside if other.area > layer.area and not layer.gap_px(other))
+        small |= any(_continues(layer, other) for other in own if other.heads and not layer.gap_px(other))
         if (layer.heads and not small) or (layer.area > _CLEAR_SHARE * whole and _clear(layer, own)):
             owners.append(layer)
         else:
@@ -281,6 +282,13 @@ def _own_heads(layer: Part, layers: list[Part], depth: FloatMap) -> list[Head]:
     own = _LARGEST * max((head.radius for head in layer.heads), default=0.0)
     good = [head for head in layer.heads if head.radius >= own and _is_head(head, layer, depth, largest)]
     return [head for head in good if not any(_above(other, head) for other in good)]
+
+
+def _continues(layer: Part, other: Part) -> bool:
+    """Whether a layer is the lower half of another, as far and straight below: trousers under a coat's hem."""
+    left, top, right, bottom = other.box
+    below = layer.box[1] > (top + bottom) / 2 and left < layer.relief.centre_x < right
+    return below and abs(layer.relief.level - other.relief.level) < _ALIKE
 
 
 def _dwarfed(part: Part, other: Part) -> bool:

@@ -213,6 +213,18 @@ def test_a_bag_and_a_shoe_apart_are_their_owners() -> None:
     assert len(people.split(person, inverse_depth)) == 1
 
 
+def test_trousers_under_a_hem_are_no_person() -> None:
+    person, inverse_depth = scene()
+    one = standing(200, 20, 16)
+    legs = np.zeros(SIZE, bool)
+    cv2.circle(legs.view(np.uint8), (200, 178), 14, 1, -1)
+    cv2.rectangle(legs.view(np.uint8), (168, 182), (232, 290), 1, -1)
+    person[one | legs] = 1
+    inverse_depth[one | legs] = 0.6
+    inverse_depth[158:166] = np.where(one[158:166], np.float32(0.5), inverse_depth[158:166])  # under the hem
+    assert len(people.split(person, inverse_depth)) == 1
+
+
 def test_a_sleeve_farther_than_its_owner_is_no_person() -> None:
     person, inverse_depth = scene()
     one = standing(200, 40, 20)
