@@ -57,8 +57,9 @@ def test_the_focus_goes_from_one_person_to_the_other(gateway: TestClient) -> Non
     near, far = [detail(frame, NEAR) for frame in frames], [detail(frame, FAR) for frame in frames]
     assert near[0] > 3 * near[-1]
     assert far[-1] > 3 * far[0]
-    assert all(later <= earlier * 1.02 for earlier, later in pairwise(near)), near
-    assert all(later >= earlier * 0.98 for earlier, later in pairwise(far)), far
+    noise = 0.05  # of a grey level: what WebP leaves of a flat picture
+    assert all(later <= earlier * 1.02 + noise for earlier, later in pairwise(near)), near
+    assert all(later >= earlier * 0.98 - noise for earlier, later in pairwise(far)), far
     as_webp = {"blur": 1, "quality": 100, "format": "webp"}
     for frame, place, click in ((frames[0], NEAR, ON_NEAR), (frames[-1], FAR, ON_FAR)):
         still = pixels_of(gateway.post("/focus", params=click | as_webp, content=PHOTO))
