@@ -105,9 +105,21 @@ def unmix(light: FloatMap, inverse_depth: FloatMap, mattes: NDArray[np.uint8], o
     band = (high - low > np.float32(_STEP)) | (owner.partly != NOBODY)
     places = np.flatnonzero(band)
     surroundings = _Surroundings(light, inverse_depth, mattes, owner, band, low, high)
-    starts = range(0, max(1, places.size), _CHUNK)
-    parts = [surroundings.apart(places[start : start + _CHUNK]) for start in starts]
+    darkest, brightest = _range_round(light, places)
+    chunks = [slice(start, start + _CHUNK) for start in range(0, max(1, places.size), _CHUNK)]
+    parts = [surroundings.apart(places[chunk], darkest[chunk], brightest[chunk]) for chunk in chunks]
     return Mixed(places, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _range_round(light: FloatMap, places: NDArray[np.int64]) -> tuple[FloatMap, FloatMap]:
+    """Least and most light round about `places`, channel by channel, so that memory holds one at a time: (n, 3)."""
+    window = np.ones((2 * _RINGS[-1] + 1, 2 * _RINGS[-1] + 1), np.uint8)
+    least, most = np.empty((places.size, 3), np.float32), np.empty((places.size, 3), np.float32)
+    for channel in range(3):
+        plane = np.ascontiguousarray(light[..., channel])
+        least[:, channel] = cv2.erode(plane, window).ravel()[places]
+        most[:, channel] = cv2.dilate(plane, window).ravel()[places]
+    return least, most
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,8 +132,11 @@ class _Surroundings:
     low: FloatMap
     high: FloatMap
 
-    def apart(self, places: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-        """Front, back, depths and owners of the mixed pixels at `places`, in the order of `Mixed`."""
+    def apart(self, places: NDArray[np.int64], darkest: FloatMap, brightest: FloatMap) -> tuple[NDArray[Any], ...]:
+        """Front, back, depths and owners of the mixed pixels at `places`, in the order of `Mixed`.
+
+        No front is darker than `darkest` or brighter than `brightest`, (n, 3).
+        """
         light, depth = self.light.reshape(-1, 3), self.depth.ravel()
         owner, band = self.owner.whole.ravel(), self.band.ravel()
         which = self.owner.partly.ravel()[places]
@@ -159,8 +174,9 @@ class _Surroundings:
         front = _premultiplied(
             here, near, far, expected, mostly, np.where(by_matte, np.float32(_LIGHT_SAY), np.float32(1))
         )
+        front[:, :3] = np.clip(front[:, :3], darkest * front[:, 3:], brightest * front[:, 3:])
         rest = 1 - front[:, 3:]
-        seen = np.clip((here - front[:, :3]) / np.maximum(rest, np.float32(0.5)), 0, 1)
+        seen = np.clip((here - front[:, :3]) / np.maximum(rest, np.float32(0.5)), darkest, brightest)
         back = np.where(rest > 0.5, seen, far.mean)
         return front, back, near.depth, np.minimum(far.depth, near.depth), near.owner, far.owner
 
