@@ -22,7 +22,7 @@ from service.imaging.lens import Aperture, blur, shrink, working_scale
 
 FloatMap = NDArray[np.float32]
 
-_GROWTH: Final = 1.3  # of the radius from one layer to the next, beside the one pixel that small radii grow by
+_GROWTH: Final = 1.4  # of the radius from one layer to the next, beside the one pixel that small radii grow by
 _BINS: Final = 4096  # of the histogram of circles of confusion
 _LEVEL: Final = 0.01  # of a layer, over `_LEVEL_REACH_PX`: what changes less faces the camera; twice that, it slopes
 _LEVEL_REACH_PX: Final = 4
@@ -66,7 +66,7 @@ class Fringe:
 def stack(coc: FloatMap, rows: NDArray[np.int64], columns: NDArray[np.int64], rgba: FloatMap, front: FloatMap) -> Stack:
     """Choose layers for a map of signed circles of confusion (pixels, > 0 in front of the focal plane).
 
-    Radii grow by one pixel or three tenths of themselves, whichever is more, near enough: what lies between is
+    Radii grow by one pixel or four tenths of themselves, whichever is more, near enough: what lies between is
     interpolated, and more layers cost more than they gain. Each layer sits at the mean of what falls to it, so that a
     flat object gets exactly its own radius.
 
