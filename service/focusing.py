@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.contract import Size
 from service.errors import NotAPerson, UnknownPerson
 from service.imaging import geometry, refocus
-from service.imaging.people import Person
+from service.imaging.person import Person
 from service.pipeline import FocusScene
 
 Mode = Literal["auto", "subject", "plane"]

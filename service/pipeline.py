@@ -22,6 +22,7 @@ from service.errors import UnknownModel
 from service.imaging import codec, depth, matte, people, refocus
 from service.imaging.codec import ImageHeader, Limits, Photo
 from service.imaging.geometry import Letterbox
+from service.imaging.person import Person, describe
 from service.inference import DepthClient, Prediction
 from service.maps import Maps, OwnMaps
 
@@ -81,7 +82,7 @@ class FocusScene:
     """
 
     scene: refocus.Scene
-    people: tuple[people.Person, ...]
+    people: tuple[Person, ...]
     exif: bytes | None
     mime: str
     model: str
@@ -224,7 +225,7 @@ def _prepare(photo: Photo, mime: str, analysis: Analysis | None, own: Maps, edge
     scene = refocus.prepare(photo.pixels, inverse_depth, mattes)
     return FocusScene(
         scene=scene,
-        people=tuple(people.describe(scene.mattes, scene.inverse_depth)),
+        people=tuple(describe(scene.mattes, scene.inverse_depth)),
         exif=photo.exif,
         mime=mime,
         model=analysis.prediction.model if analysis else "none",

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from service.imaging import people
+from service.imaging import people, person
 from service.imaging.errors import InvalidMap
 
 SIZE = (300, 400)
@@ -112,29 +112,29 @@ def test_description_by_hand(dtype: type) -> None:
     inverse_depth[3:6, 4:7] = np.array([[0.5, 0.6, 0.7], [0.6, 0.6, 0.6], [0.7, 0.8, 0.9]])
     mattes[1, 9, 10:20] = full  # too thin for a core
     inverse_depth[9, 10:20] = 0.3
-    first, thin, nobody = people.describe(mattes, inverse_depth)
+    first, thin, nobody = person.describe(mattes, inverse_depth)
     assert (first.index, first.box) == (0, (3, 2, 8, 7))
     assert first.depth == pytest.approx(0.6)
     assert first.spread == pytest.approx(1.4826 * 0.1)  # deviations 0 0 0 0, .1 .1 .1, .2, .3
     assert first.area == pytest.approx(25 / 200)
-    assert thin == people.Person(1, (10, 9, 20, 10), pytest.approx(0.3), 0.0, pytest.approx(0.05))
-    assert nobody == people.Person(2, (0, 0, 0, 0), 0.0, 0.0, 0.0)
+    assert thin == person.Person(1, (10, 9, 20, 10), pytest.approx(0.3), 0.0, pytest.approx(0.05))
+    assert nobody == person.Person(2, (0, 0, 0, 0), 0.0, 0.0, 0.0)
 
 
 def test_description_of_many_pixels() -> None:
     mattes, inverse_depth = np.zeros((1, 900, 1200), np.uint8), np.full((900, 1200), 0.2, np.float32)
     mattes[0, 101:799, 201:1001] = 200
     inverse_depth[101:799, 201:1001] = np.linspace(0.4, 0.6, 800, dtype=np.float32)
-    (person,) = people.describe(mattes, inverse_depth)
-    assert person.box == (201, 101, 1001, 799)
-    assert person.depth == pytest.approx(0.5, abs=0.001)
-    assert person.spread == pytest.approx(1.4826 * 0.05 * 772 / 800, abs=0.001)  # 14 px less on either side
+    (found,) = person.describe(mattes, inverse_depth)
+    assert found.box == (201, 101, 1001, 799)
+    assert found.depth == pytest.approx(0.5, abs=0.001)
+    assert found.spread == pytest.approx(1.4826 * 0.05 * 772 / 800, abs=0.001)  # 14 px less on either side
 
 
 def test_description_of_nobody() -> None:
-    assert people.describe(np.zeros((0, 5, 7), np.float32), np.zeros((5, 7), np.float32)) == []
+    assert person.describe(np.zeros((0, 5, 7), np.float32), np.zeros((5, 7), np.float32)) == []
     with pytest.raises(InvalidMap):
-        people.describe(np.zeros((1, 5, 8), np.float32), np.zeros((5, 7), np.float32))
+        person.describe(np.zeros((1, 5, 8), np.float32), np.zeros((5, 7), np.float32))
 
 
 def standing(x: int, crown: int, radius: int, size: tuple[int, int] = SIZE) -> np.ndarray:
