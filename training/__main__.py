@@ -211,8 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--depth",
         metavar="TEACHER",
-        help="meter_kitti, meter_nyu, or http://host:port of a running Depthlens service, whose POST /depth answers "
-        "16-bit PNGs of relative inverse depth",
+        help="meter_kitti, meter_nyu, a checkpoint's .pt file, or http://host:port of a running Depthlens service, "
+        "whose POST /depth answers 16-bit PNGs of relative inverse depth",
     )
     command.add_argument("--out", type=Path, required=True, help="folder for the labels, e.g. runs/labels")
     command.add_argument("--threads", type=int, default=2, help="threads of a depth network (default 2)")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from training.config import TrainConfig, parse_config
 from training.errors import TrainingError
+from training.models.context import Context
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
 def load_weights(network: nn.Module, path: Path, sha256: str) -> None:
     """Copies weights of `save_weights` into `network`.
 
+    What the file lacks must be a `Context`: it changes little before it is trained, so a network can grow one.
+
     Raises:
         TrainingError: File missing, of another digest, or of another network; names the first key that differs.
     """
@@ -96,7 +99,9 @@ def load_weights(network: nn.Module, path: Path, sha256: str) -> None:
         stored = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise TrainingError(f"network weights {path}: not readable: {error}") from error
-    adopt(network, stored, f"network weights {path}")
+    grown = tuple(f"{name}." for name, part in network.named_modules() if isinstance(part, Context))
+    own = {name: value for name, value in network.state_dict().items() if grown and name.startswith(grown)}
+    adopt(network, own | stored, f"network weights {path}")
 
 
 def adopt(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

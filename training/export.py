@@ -27,7 +27,7 @@ from training.checkpoint import Checkpoint, adopt, source_revision
 from training.data.sample import read_rgb
 from training.errors import TrainingError
 from training.models import create_model
-from training.models.focus_on_depth import Served
+from training.models.focus_on_depth import STRIDE, Served
 from training.parity import Errors, compare, eager, onnx_runtime, openvino_runtime, torchscript
 
 OPSET = 18
@@ -35,7 +35,6 @@ LARGEST_BYTES = 25 * 2**20
 """Of an ONNX file that enters git."""
 
 _FLOP_SIZE: Size = (288, 384)
-_STRIDE = 32
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,10 @@ def comparison_batches(photos: Sequence[npt.NDArray[np.uint8]], seed: int = 0) -
 
 def write_onnx(network: Served, spec: ModelSpec, path: Path) -> None:
     """The network as one ONNX file with batch, height and width free (height and width multiples of 32)."""
-    example = torch.zeros(2, 2 * _STRIDE, 3 * _STRIDE, 3, dtype=torch.uint8)
+    example = torch.zeros(2, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
     dim = torch.export.Dim
     height, width = dim("height_32", min=1, max=64), dim("width_32", min=1, max=64)
-    shapes = {"image": {0: dim("batch", min=1, max=256), 1: _STRIDE * height, 2: _STRIDE * width}}
+    shapes = {"image": {0: dim("batch", min=1, max=256), 1: STRIDE * height, 2: STRIDE * width}}
     program = torch.onnx.export(
         network,
         (example,),

@@ -1,4 +1,9 @@
-"""Depth labels for photos without truth, from a METER network or from any running Depthlens service."""
+"""Depth labels for photos without truth: of a METER network, of a trained checkpoint, or of a Depthlens service.
+
+A checkpoint labels with the mean of what it says of five sizes of a photo and of their mirror images: better than any
+of them alone, so that a network can learn from itself (as in Xie et al., "Self-training with Noisy Student",
+arXiv:1911.04252; the mean over scales and mirror images: Radosavovic et al., "Data Distillation", arXiv:1712.04440).
+"""
 
 import sys
 import urllib.error
@@ -13,13 +18,19 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from service.imaging.geometry import Letterbox
+from training.checkpoint import load_checkpoint
 from training.data import taught
 from training.data.sample import BrokenSampleError, read_rgb
 from training.errors import TrainingError
+from training.evaluation import predictor
+from training.export import served_network
 from training.labelling import write_png
+from training.models.focus_on_depth import STRIDE
 from training.teachers import METERS, meter_predictor
 
 _ANSWER_TIMEOUT_S = 120
+_SHARES = (0.6, 0.75, 1.0, 1.25, 1.5)  # of the served size, at which a checkpoint looks at a photo
 _PHOTO_REFUSED = (400, 413, 415, 422)
 _EXPECTED = (
     "expected what POST /depth of a Depthlens service answers: a 16-bit PNG of the photo's size with X-Depth-Kind "
@@ -46,7 +57,7 @@ def depth_teacher(which: str, weights: Path | None, threads: int) -> DepthTeache
     """The teacher of a name or an address.
 
     Args:
-        which: `meter_kitti`, `meter_nyu`, or `http://host:port` of a running service.
+        which: `meter_kitti`, `meter_nyu`, the `.pt` file of a checkpoint, or `http://host:port` of a running service.
         weights: Folder of the METER networks.
         threads: Of a METER network.
 
@@ -55,15 +66,36 @@ def depth_teacher(which: str, weights: Path | None, threads: int) -> DepthTeache
     """
     if which.startswith(("http://", "https://")):
         return DepthTeacher(which.rstrip("/"), False, lambda photo, _: ask_service(which.rstrip("/"), photo))
+    if which.endswith(".pt"):
+        return DepthTeacher(which, False, _many_looks(Path(which)))
     meters = {name.lower().replace("-", "_"): meter for name, meter in METERS.items()}
     if which not in meters:
         names = ", ".join(sorted(meters))
-        raise TrainingError(f"no depth teacher {which!r}: give {names} or the http:// address of a Depthlens service")
+        raise TrainingError(
+            f"no depth teacher {which!r}: give {names}, a checkpoint's .pt file or the http:// address of a "
+            "Depthlens service"
+        )
     if weights is None:
         raise TrainingError(f"the teacher {which} is a file, {meters[which].file}; give its folder with --weights")
     predict = meter_predictor(meters[which], weights, threads)
     # metric depth: its inverse is 0 at infinity
     return DepthTeacher(which, True, lambda _, image: predict(image)[0])
+
+
+def _many_looks(checkpoint: Path) -> Callable[[Path, npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    served = served_network(load_checkpoint(checkpoint), f"checkpoint {checkpoint}")
+
+    def see(_: Path, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        height, width = Letterbox.of(image.shape[0], image.shape[1]).network
+        looks = []
+        for share in _SHARES:
+            size = max(1, round(height * share / STRIDE)) * STRIDE, max(1, round(width * share / STRIDE)) * STRIDE
+            predict = predictor(served, size)
+            looks += [predict(image)[0], predict(np.ascontiguousarray(image[:, ::-1]))[0][:, ::-1]]
+        mean: npt.NDArray[np.float32] = np.mean(looks, axis=0, dtype=np.float32)
+        return mean
+
+    return see
 
 
 def ask_service(url: str, photo: Path) -> npt.NDArray[np.float32]:

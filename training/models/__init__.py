@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 from training.errors import TrainingError
+from training.models.context import Context
 from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
 from training.models.mobilenet_v2 import MobileNetV2
 from training.models.timm_encoder import TimmEncoder
@@ -22,8 +23,10 @@ def _mobilenet(widths: tuple[int, ...], hidden: int) -> FocusOnDepth:
     return FocusOnDepth(Normalise(_HALF, _HALF), encoder, decoder, *heads)
 
 
-def _subpixel(encoder: MobileNetV2 | TimmEncoder, widths: tuple[int, ...], hidden: int) -> FocusOnDepth:
-    decoder = Decoder(encoder.channels, widths, single=1)
+def _subpixel(
+    encoder: MobileNetV2 | TimmEncoder, widths: tuple[int, ...], hidden: int, context: Context | None = None
+) -> FocusOnDepth:
+    decoder = Decoder(encoder.channels, widths, single=1, context=context)
     heads = SubpixelHead(decoder.width, hidden, precise=True), SubpixelHead(decoder.width, hidden)
     normalise = Normalise(*_LITE) if isinstance(encoder, TimmEncoder) else Normalise(_HALF, _HALF)
     return FocusOnDepth(normalise, encoder, decoder, *heads)
@@ -56,6 +59,11 @@ def focus_on_depth_prototype() -> FocusOnDepth:
 def focus_on_depth_sharp() -> FocusOnDepth:
     """MobileNetV2, little work at half size, sub-pixel heads."""
     return _subpixel(MobileNetV2(), (24, 64, 96, 128, 128), hidden=24)
+
+
+def focus_on_depth_context() -> FocusOnDepth:
+    """`sharp` with three transformer blocks between encoder and decoder."""
+    return _subpixel(MobileNetV2(), (24, 64, 96, 128, 128), hidden=24, context=Context(128, blocks=3, heads=4))
 
 
 def focus_on_depth_wide() -> FocusOnDepth:
@@ -91,6 +99,7 @@ MODELS: MappingProxyType[str, Callable[[], FocusOnDepth]] = MappingProxyType(
             focus_on_depth_tiny,
             focus_on_depth_prototype,
             focus_on_depth_sharp,
+            focus_on_depth_context,
             focus_on_depth_wide,
             focus_on_depth_lite0,
             focus_on_depth_lite2,

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+STRIDE = 32
+"""Height and width of the input are multiples of this."""
+
 _WITHOUT_HALF = 4  # features of an encoder that begins at 1/4, as vision transformers' reassembly does
 
 
@@ -101,14 +104,18 @@ class Decoder(nn.Module):
         channels: Of the encoder's features, fine to coarse.
         widths: Of the decoder at the same scales.
         single: How many of the finest scales have one convolution instead of a residual unit.
+        context: What the coarsest scale goes through first, at its decoder width.
     """
 
-    def __init__(self, channels: Sequence[int], widths: Sequence[int], single: int = 0) -> None:
+    def __init__(
+        self, channels: Sequence[int], widths: Sequence[int], single: int = 0, context: nn.Module | None = None
+    ) -> None:
         super().__init__()
         if len(channels) != len(widths):
             raise ValueError(f"{len(channels)} encoder features, {len(widths)} decoder widths: give as many of both")
         self.width = widths[0]
         self.reassemble = nn.ModuleList(Reassemble(c, w) for c, w in zip(channels, widths, strict=True))
+        self.context = context or nn.Identity()
         self.readout = Readout(widths[-1])
         self.units = nn.ModuleList(
             SingleUnit(width) if level < single else ResidualUnit(width) for level, width in enumerate(widths)
@@ -118,7 +125,7 @@ class Decoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features at every scale down to 1/32, five from 1/2 or four from 1/4 -> (B, width, H / 2, W / 2)."""
-        x = self.units[-1](self.readout(self.reassemble[-1](features[-1])))
+        x = self.units[-1](self.readout(self.context(self.reassemble[-1](features[-1]))))
         for level in reversed(range(len(features) - 1)):
             x = F.interpolate(self.narrow[level](x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = self.units[level](x + self.reassemble[level](features[level]))
