@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -9,11 +10,15 @@ import numpy as np
 import pytest
 
 from training.__main__ import main
+from training.checkpoint import load_checkpoint
 from training.data.bank import fill, readers
 from training.data.sample import BrokenSampleError
 from training.data.taught import SUFFIX, attach_depth, describe, encode
 from training.errors import TrainingError
+from training.evaluation import predictor
+from training.export import served_network
 from training.teaching import ask_service, depth_teacher, label_depth
+from training.trainer import LAST, train
 
 SCALE, OFFSET = 0.0001, 0.25
 
@@ -168,7 +173,10 @@ def test_nobody_listening_is_one_line(service, photo, data_folder, tmp_path, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--depth", "midas"], "no depth teacher 'midas': give meter_kitti, meter_nyu or the http:// address"),
+        (
+            ["--depth", "midas"],
+            "give meter_kitti, meter_nyu, a checkpoint's .pt file or the http:// address",
+        ),
         (
             ["--depth", "meter_nyu"],
             "the teacher meter_nyu is a file, meter_xxs_nyu.onnx; give its folder with --weights",
@@ -252,3 +260,23 @@ def test_a_metric_network_labels_real_photos(name, shared, tmp_path):
         # metres through and through: the nearest is not a thousand times nearer than the farthest
         assert 65535 / stored.min() < 1000
     assert json.loads((tmp_path / "depth.json").read_text()) == {"teacher": name, "shift_known": True}
+
+
+def test_a_checkpoint_labels_with_the_mean_of_five_sizes_and_their_mirror_images(tiny, bank, sample_of, tmp_path):
+    train(dataclasses.replace(tiny, steps=1, final_steps=0), bank, None, tmp_path / "run", resume=False)
+    checkpoint = tmp_path / "run" / LAST
+    teacher = depth_teacher(str(checkpoint), None, 1)
+    assert not teacher.shift_known
+    image = sample_of(0).image
+    seen = teacher.see(tmp_path, image)
+    assert seen.shape == image.shape[:2]
+    mirrored = teacher.see(tmp_path, np.ascontiguousarray(image[:, ::-1]))[:, ::-1]
+    np.testing.assert_allclose(seen, mirrored, rtol=1e-4)
+    alone = predictor(served_network(load_checkpoint(checkpoint)))(image)[0]
+    assert np.abs(seen - alone).max() > 1e-3 * alone.max()
+
+
+def test_no_checkpoint_is_said_in_one_line(tmp_path, capsys):
+    asked = ["label", "--data", str(tmp_path), "--depth", str(tmp_path / "none.pt"), "--out", str(tmp_path / "labels")]
+    assert main(asked) == 1
+    assert "none.pt" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+import safetensors.torch
 import torch
 
 from training.__main__ import main
@@ -40,3 +41,21 @@ def test_other_files_are_refused_with_what_differs(weights):
     weights.write_bytes(b"broken")
     with pytest.raises(TrainingError, match="not readable"):
         load_weights(create_model("focus_on_depth_tiny"), weights, file_sha256(weights))
+
+
+def test_a_network_may_grow_transformer_blocks_over_the_weights_of_another(tmp_path):
+    torch.manual_seed(0)
+    plain, path = create_model("focus_on_depth_sharp").eval(), tmp_path / "plain.safetensors"
+    safetensors.torch.save_file(plain.state_dict(), path)
+    grown = create_model("focus_on_depth_context").eval()
+    load_weights(grown, path, file_sha256(path))
+    image = torch.randint(0, 256, (1, 96, 128, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before, after = plain(image)[0], grown(image)[0]
+    assert not torch.equal(before, after)
+    assert (before - after).std() < 0.05 * before.std()
+    # but nothing else may be missing
+    stored = {name: value for name, value in plain.state_dict().items() if not name.startswith("depth_head.four")}
+    safetensors.torch.save_file(stored, path)
+    with pytest.raises(TrainingError, match=r"depth_head\.four\.weight has shape None there"):
+        load_weights(grown, path, file_sha256(path))
