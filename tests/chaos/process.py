@@ -1,5 +1,6 @@
 """Real processes of a run: started with a log of their own, measured through /proc, ended with all they started."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -9,11 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
 ROOT = Path(__file__).parents[2]
 
 
 class Process:
     """A child process in a session of its own; standard output and error go to `log`.
+
+    It is asked to end, too, when the process that made it is killed: an interrupted matrix leaves nothing running.
 
     Args:
         command: what to run.
@@ -36,6 +41,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         self.pid = self._popen.pid
 
@@ -71,12 +77,12 @@ class Process:
     def listening_ports(self) -> set[int]:
         """TCP ports that this process listens on."""
         sockets = set()
-        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
-            with suppress(OSError):
+        with suppress(OSError):  # it may end meanwhile
+            for entry in Path(f"/proc/{self.pid}/fd").iterdir():
                 sockets.add(os.readlink(entry))
         ports = set()
         for table in ("tcp", "tcp6"):
-            for line in Path(f"/proc/{self.pid}/net/{table}").read_text().splitlines()[1:]:
+            for line in _lines(Path(f"/proc/{self.pid}/net/{table}"))[1:]:
                 fields = line.split()
                 if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
                     ports.add(int(fields[1].rpartition(":")[2], 16))
@@ -102,12 +108,23 @@ class Process:
         return status
 
 
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def running(pid: int) -> bool:
     """Whether the process is there and not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def rss_mb(pid: int) -> float:
