@@ -1,4 +1,4 @@
-"""The command line: `depthlens serve`."""
+"""The command line: `depthlens serve`, `depthlens keys`."""
 
 import argparse
 import logging
@@ -9,6 +9,7 @@ import uvloop
 from pydantic import ValidationError
 
 from service import __version__
+from service.clients import hash_of, new_key
 from service.embedded.binary import BinaryMissingError
 from service.embedded.supervisor import TritonStartError
 from service.server import bind, serve
@@ -29,12 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 after a stop by signal, 1 when the service cannot run, 2 for wrong arguments or settings.
     """
     options = vars(_parser().parse_args(arguments))
+    if options["command"] == "keys":
+        key = new_key()
+        print(f"key   {key}\nhash  {hash_of(key)}")
+        return 0
     given = {name: value for name, value in options.items() if value is not None and name != "command"}
     try:
         settings = Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        return _fail(f"setting {first['loc'][0]}: {first['msg']} (given: {first['input']!r})", 2)
+        given_value = "" if "key" in str(first["loc"][0]) else f" (given: {first['input']!r})"  # it may be one
+        return _fail(f"setting {first['loc'][0]}: {first['msg']}{given_value}", 2)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
     )
@@ -68,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--port", type=int, help="port to listen on, 0 = any free one (DEPTHLENS_PORT)")
     command.add_argument("--triton-url", help="host:port of a running Triton's gRPC endpoint (DEPTHLENS_TRITON_URL)")
     command.add_argument("--model-repository", help="repository of the embedded server (DEPTHLENS_MODEL_REPOSITORY)")
+    keys = commands.add_parser("keys", help="make an API key, and the hash that DEPTHLENS_API_KEY_HASHES wants of it")
+    keys.add_argument("action", choices=["new"], help="print a new key and its hash; nothing is kept")
     return parser
 
 

@@ -13,6 +13,7 @@ from service import __version__
 from service.admission import Admission
 from service.cache import ByteCache
 from service.canary import Canary
+from service.clients import Clients, Keys, RateLimit
 from service.errors import DeadlineExceeded, DepthlensError
 from service.gateway import EmbeddedServer, Gateway
 from service.imaging.codec import Limits
@@ -106,7 +107,12 @@ def _wire(settings: Settings, client: DepthClient, embedded: EmbeddedServer | No
         settings=settings,
         client=client,
         metrics=metrics,
-        admission=Admission(settings.max_inflight, settings.max_waiting, metrics),
+        admission=Admission(settings.max_inflight, settings.max_waiting, settings.max_wait_s, metrics),
+        clients=Clients(
+            Keys(settings.api_key_hashes),
+            RateLimit(settings.rate_limit_per_s) if settings.rate_limit_per_s else None,
+            metrics,
+        ),
         pipeline=pipeline,
         canary=Canary(client, settings.focus_model, period_s=settings.canary_period_s, on_failure=forget),
         uploads=UploadMemory(settings.max_upload_bytes),

@@ -41,9 +41,13 @@ class Deadline:
 
 @dataclass(slots=True)
 class RequestContext:
-    """State of one request, made by the middleware and passed to whatever works for it."""
+    """State of one request, made by the middleware and passed to whatever works for it.
+
+    `client` names who asks, for fair shares; it is neither logged nor shown.
+    """
 
     request_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    client: str = ""
     deadline: Deadline = field(default_factory=lambda: Deadline.after(30.0))
     stage: str = "receive"
     stage_s: dict[str, float] = field(default_factory=dict)

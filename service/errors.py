@@ -4,6 +4,7 @@ DepthlensError
 ├── BadRequest 400            malformed_request, missing_image
 │   ├── EmptyBody             empty_body
 │   └── BrokenImage           truncated_image, damaged_image, empty_image
+├── Unauthorized 401          unauthorized
 ├── UnknownModel 404          unknown_model (the router's own: unknown_route, and 405 method_not_allowed)
 ├── UnknownScene 404          unknown_scene
 ├── NotAcceptable 406         not_acceptable
@@ -15,6 +16,7 @@ DepthlensError
 │   ├── NotAPerson            not_a_person
 │   ├── UnknownPerson         unknown_person
 │   └── UnusableMap           invalid_map
+├── TooManyRequests 429       too_many_requests
 ├── ClientLeft 499            client_left
 ├── ContractViolation 500     internal_error
 ├── ModelFailed 502           model_failed
@@ -49,6 +51,7 @@ class DepthlensError(Exception):
     status: int = 500
     title: str = "Internal error"
     code: str = "internal_error"
+    headers: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -105,6 +108,15 @@ class BrokenImage(BadRequest):
 
     title = "Damaged image"
     code = "truncated_image"
+
+
+class Unauthorized(DepthlensError):
+    """401: the route is locked, and no key, or not one of those that open it, was given."""
+
+    status = 401
+    title = "Key needed"
+    code = "unauthorized"
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
 
 
 class UnknownModel(DepthlensError):
@@ -181,6 +193,17 @@ class UnusableMap(InvalidParameter):
 
     title = "Map not usable"
     code = "invalid_map"
+
+
+class TooManyRequests(DepthlensError):
+    """429: more than this one client's share; others are served."""
+
+    status = 429
+    title = "Too many requests"
+    code = "too_many_requests"
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0, limit: Any = None) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, limit=limit)
 
 
 class ClientLeft(DepthlensError):

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from service.admission import Admission, until_left
 from service.canary import Canary
+from service.clients import Clients
 from service.context import Deadline, RequestContext
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.inference import DepthClient
@@ -46,6 +47,7 @@ class Gateway:
     client: DepthClient
     metrics: Metrics
     admission: Admission
+    clients: Clients
     pipeline: Pipeline
     canary: Canary
     uploads: UploadMemory
@@ -75,7 +77,8 @@ class Gateway:
         Raises:
             DeadlineExceeded: the time was up; the work is cancelled down to the model.
             ClientLeft: nobody is left to read the answer; likewise cancelled.
-            Overloaded: no place within the deadline.
+            Overloaded: no place within the deadline, or within the longest wait.
+            TooManyRequests: this client has its share of those that wait.
         """
 
         async def read(request: Request, max_bytes: int, share: UploadShare) -> Parts:
@@ -86,7 +89,7 @@ class Gateway:
     async def _answer(self, request: Request, read: Read[T], job: Job[T]) -> Response:
         context: RequestContext = request.state.context
         context.deadline = Deadline.after(self._timeout_s(request))
-        self.admission.check_room()  # before a byte of the body is read
+        self.admission.check_room(context)  # before a byte of the body is read
         try:
             async with asyncio.timeout(context.deadline.remaining_s()):
                 with self.uploads.share() as share:
@@ -116,9 +119,15 @@ class Gateway:
         return min(seconds, cap)
 
 
-def _gateway(request: Request) -> Gateway:
+# Both asynchronous, though they await nothing: FastAPI hands what is not to a thread, which costs more than they do.
+async def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
     return gateway
 
 
 GatewayDependency = Annotated[Gateway, Depends(_gateway)]
+
+
+async def identified(request: Request, gateway: GatewayDependency) -> None:
+    """A dependency of every route that costs work: finds out who asks; raises as `Clients.identify`."""
+    request.state.context.client = gateway.clients.identify(request)

@@ -67,7 +67,7 @@ def problem_response(error: Exception, request: Request) -> Response:
     if ours.status >= 500:
         cause = error if ours.status == 500 else None
         logger.error("request %s: %s %s", context.request_id, ours.code, ours.detail, exc_info=cause)
-    headers = {"Content-Type": PROBLEM_MEDIA_TYPE}
+    headers = {"Content-Type": PROBLEM_MEDIA_TYPE, **ours.headers}
     if ours.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(ours.retry_after_s))
     if isinstance(error, HTTPException) and error.headers:

@@ -92,6 +92,8 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
             timeout_keep_alive=75,  # longer than the idle time of common balancers, which reuse connections
             server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),  # uvicorn's own default believes whatever runs beside it
+            forwarded_allow_ips=list(settings.trusted_proxies),
         )
         server = GatewayServer(config, gateway)
         announcing = asyncio.create_task(_announce(gateway, listener))

@@ -3,18 +3,28 @@
 One object, made in `__main__` and passed down; nothing else reads the environment.
 """
 
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.clients import Keys
 from service.contract import MODELS, Task
 
 
 def _names(task: Task) -> str:
     """A pattern of the models that do `task`."""
     return f"^({'|'.join(name for name, spec in MODELS.items() if task in spec.tasks)})$"
+
+
+def _split(given: object) -> object:
+    return tuple(word.strip() for word in given.split(",") if word.strip()) if isinstance(given, str) else given
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""In the environment one text, with commas between."""
 
 
 class Settings(BaseSettings):
@@ -58,7 +68,28 @@ class Settings(BaseSettings):
         512 * 2**20, description="memory for all request bodies together, in bytes; beyond it 503"
     )
     max_inflight: PositiveInt = Field(4, description="requests worked on at once; each may hold a decoded photo")
-    max_waiting: int = Field(32, ge=0, description="requests allowed to wait for a place; beyond it 503 at once")
+    max_waiting: int = Field(
+        64,
+        ge=0,
+        description="requests allowed to wait for a place, beyond it 503 at once; of one client no more than there are "
+        "places left, beyond it 429",
+    )
+    max_wait_s: PositiveFloat = Field(
+        5.0,
+        description="longest wait for a place, in seconds; 503 at once when a longer one is predicted",
+    )
+    rate_limit_per_s: PositiveFloat | None = Field(
+        None, description="requests a second of one client, with 5 seconds' worth at once; beyond it 429"
+    )
+    api_key_hashes: Words = Field(
+        (),
+        description="SHA-256 of the keys that open the service, separated by commas (`depthlens keys new` makes them); "
+        "unset locks nothing",
+    )
+    trusted_proxies: Words = Field(
+        (),
+        description="addresses and networks, separated by commas, whose `X-Forwarded-For` says who the client is",
+    )
     worker_threads: PositiveInt = Field(2, description="threads that decode, render and encode")
     cache_bytes: int = Field(
         512 * 2**20,
@@ -81,3 +112,16 @@ class Settings(BaseSettings):
         0.0, ge=0, description="how long readiness answers 503 on SIGTERM before the listener closes, in seconds"
     )
     shutdown_timeout_s: PositiveFloat = Field(20.0, description="time for requests in flight to end on SIGTERM")
+
+    @field_validator("api_key_hashes")
+    @classmethod
+    def _hashes(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        Keys(given)
+        return given
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for network in given:
+            ip_network(network)
+        return given

@@ -14,7 +14,7 @@ START, END = "<!-- settings:", "<!-- end of settings -->"
 def settings_table() -> str:
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "unset" if field.default is None else field.default
+        default = "unset" if field.default in (None, ()) else field.default
         lines.append(f"| `DEPTHLENS_{name.upper()}` | `{default}` | {field.description} |")
     return "\n".join(lines)
 

@@ -8,11 +8,13 @@ from service.upload import REQUEST_BODY
 
 _PROBLEMS = {
     400: "the request or the image is damaged",
+    401: "a key is needed here",
     404: "no such model or scene",
     406: "no such format; the body lists those there are",
     413: "too many bytes or pixels",
     415: "not an image we read",
     422: "a parameter is out of its range",
+    429: "more than one client's share; see Retry-After",
     500: "our fault",
     502: "the model failed",
     503: "overloaded, starting or draining; see Retry-After",

@@ -5,12 +5,13 @@ from fastapi import APIRouter
 from service.contract import MODELS, TensorSpec
 from service.gateway import GatewayDependency
 from service.routes.documentation import problems
+from service.routes.lock import LOCKED
 from service.schemas import Model, ModelList, Tensor
 
-router = APIRouter(tags=["service"])
+router = APIRouter(tags=["service"], dependencies=LOCKED)
 
 
-@router.get("/models", summary="Served models", responses=problems(500, 503))
+@router.get("/models", summary="Served models", responses=problems(401, 429, 500, 503))
 async def models(gateway: GatewayDependency) -> ModelList:
     """Every model of the contract; `ready` and `versions` come from Triton at this moment."""
     served = await gateway.client.served_models()

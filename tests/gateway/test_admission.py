@@ -5,12 +5,18 @@ import pytest
 
 from service.admission import Admission
 from service.context import Deadline, RequestContext
-from service.errors import Overloaded
+from service.errors import Overloaded, TooManyRequests
 from service.metrics import Metrics
 
 
-def context(timeout_s: float = 30.0) -> RequestContext:
-    return RequestContext(deadline=Deadline.after(timeout_s))
+def context(timeout_s: float = 30.0, client: str = "one") -> RequestContext:
+    return RequestContext(client=client, deadline=Deadline.after(timeout_s))
+
+
+async def soon() -> None:
+    """Let every task run until it waits for another."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
@@ -24,7 +30,7 @@ def run(test: Coroutine[None, None, None]) -> None:
 def test_places_are_bounded_and_the_queue_is_first_come() -> None:
     async def test() -> None:
         metrics = Metrics()
-        admission = Admission(2, 10, metrics)
+        admission = Admission(2, 20, 10, metrics)
         order: list[int] = []
         most = 0
         running = 0
@@ -50,7 +56,7 @@ def test_places_are_bounded_and_the_queue_is_first_come() -> None:
 def test_a_full_queue_refuses_at_once_with_retry_after() -> None:
     async def test() -> None:
         metrics = Metrics()
-        admission = Admission(1, 1, metrics)
+        admission = Admission(1, 1, 10, metrics)
         release = asyncio.Event()
 
         async def hold() -> None:
@@ -73,11 +79,11 @@ def test_a_full_queue_refuses_at_once_with_retry_after() -> None:
 
 def test_a_deadline_out_of_reach_is_refused() -> None:
     async def test() -> None:
-        admission = Admission(1, 10, Metrics())
+        admission = Admission(1, 10, 10, Metrics())
         async with admission.place(context()):
             await asyncio.sleep(0.05)  # teaches it that a request takes 50 ms
         async with admission.place(context()):
-            with pytest.raises(Overloaded, match="deadline"):
+            with pytest.raises(Overloaded, match="before work"):
                 async with admission.place(context(timeout_s=0.01)):
                     pass
 
@@ -87,7 +93,7 @@ def test_a_deadline_out_of_reach_is_refused() -> None:
 def test_one_that_gives_up_waiting_passes_its_turn_on() -> None:
     async def test() -> None:
         metrics = Metrics()
-        admission = Admission(1, 10, metrics)
+        admission = Admission(1, 10, 10, metrics)
         release = asyncio.Event()
         served: list[str] = []
 
@@ -111,7 +117,7 @@ def test_one_that_gives_up_waiting_passes_its_turn_on() -> None:
 def test_one_cancelled_in_the_moment_of_its_turn_does_not_lose_the_place() -> None:
     async def test() -> None:
         metrics = Metrics()
-        admission = Admission(1, 10, metrics)
+        admission = Admission(1, 10, 10, metrics)
 
         async def work() -> None:
             async with admission.place(context()):
@@ -127,5 +133,117 @@ def test_one_cancelled_in_the_moment_of_its_turn_does_not_lose_the_place() -> No
         assert value(metrics, "depthlens_inflight") == 0
         async with admission.place(context()):
             assert value(metrics, "depthlens_inflight") == 1
+
+    run(test())
+
+
+def test_nobody_waits_longer_than_the_longest_wait() -> None:
+    async def test() -> None:
+        metrics = Metrics()
+        admission = Admission(1, 10, 0.02, metrics)
+        async with admission.place(context()):
+            with pytest.raises(Overloaded, match=r"within 0\.02 s"):
+                async with admission.place(context(timeout_s=30)):
+                    pass
+            assert value(metrics, "depthlens_waiting") == 0
+            assert value(metrics, "depthlens_rejected_total", reason="waited") == 1
+        assert value(metrics, "depthlens_inflight") == 0
+
+    run(test())
+
+
+def test_a_longer_wait_is_foreseen_before_the_body_is_read() -> None:
+    async def test() -> None:
+        metrics = Metrics()
+        admission = Admission(1, 10, 0.04, metrics)
+        async with admission.place(context()):
+            await asyncio.sleep(0.05)
+        async with admission.place(context()):
+            with pytest.raises(Overloaded) as caught:
+                admission.check_room(context())
+        assert caught.value.retry_after_s == 1
+        assert value(metrics, "depthlens_rejected_total", reason="wait") == 1
+        admission.check_room(context())  # room again
+
+    run(test())
+
+
+def test_a_model_that_became_slow_is_noticed_before_its_first_answer() -> None:
+    async def test() -> None:
+        admission = Admission(1, 10, 0.04, Metrics())
+        async with admission.place(context()):
+            pass  # teaches it that requests take no time
+        async with admission.place(context()):
+            admission.check_room(context())
+            await asyncio.sleep(0.05)
+            with pytest.raises(Overloaded):
+                admission.check_room(context())
+
+    run(test())
+
+
+def test_one_request_that_hangs_says_nothing_about_the_rest() -> None:
+    async def test() -> None:
+        admission = Admission(2, 10, 0.04, Metrics())
+        async with admission.place(context()):
+            await asyncio.sleep(0.1)
+            async with admission.place(context()):
+                admission.check_room(context())
+
+    run(test())
+
+
+def test_a_greedy_client_delays_another_by_one_turn() -> None:
+    async def test() -> None:
+        admission = Admission(1, 40, 10, Metrics())
+        served: list[str] = []
+        release = asyncio.Event()
+
+        async def work(client: str) -> None:
+            async with admission.place(context(client=client)):
+                await release.wait()
+                served.append(client)
+
+        tasks = [asyncio.create_task(work("greedy")) for _ in range(8)]
+        await soon()
+        tasks += [asyncio.create_task(work(client)) for client in ("modest", "modest", "third")]
+        await soon()
+        release.set()
+        await asyncio.gather(*tasks)
+        assert served[:6] == ["greedy", "greedy", "modest", "third", "greedy", "modest"]
+        assert served[6:] == ["greedy"] * 5
+
+    run(test())
+
+
+def test_one_client_never_fills_the_queue() -> None:
+    async def test() -> None:
+        metrics = Metrics()
+        admission = Admission(1, 10, 10, metrics)
+        release = asyncio.Event()
+        refused = 0
+
+        async def work(client: str) -> None:
+            nonlocal refused
+            try:
+                async with admission.place(context(client=client)):
+                    await release.wait()
+            except TooManyRequests:
+                refused += 1
+
+        tasks = [asyncio.create_task(work("greedy")) for _ in range(30)]
+        await soon()
+        assert value(metrics, "depthlens_waiting") == 5
+        assert refused == 24
+        tasks += [asyncio.create_task(work(str(index))) for index in range(5)]
+        await soon()
+        assert refused == 24
+        assert value(metrics, "depthlens_waiting") == 10
+        with pytest.raises(Overloaded):
+            admission.check_room(context(client="late"))
+        release.set()
+        await asyncio.gather(*tasks)
+        assert value(metrics, "depthlens_inflight") == 0
+        assert value(metrics, "depthlens_waiting") == 0
 
     run(test())
