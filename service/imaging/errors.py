@@ -4,6 +4,7 @@ ImageError(ValueError)
 ├── NotAnImage          not_an_image          the bytes start like no picture format at all
 ├── UnsupportedFormat   unsupported_format    a picture, of a kind that is not read here
 ├── ImageTooLarge       image_too_large       more pixels, longer sides or more JPEG scans than allowed
+├── ImageTooCostly      too_costly_image      within the limits, but its decoder went beyond its time or memory
 ├── DamagedImage        damaged_image         the right start, but the content contradicts itself
 │   ├── EmptyImage      empty_image           no bytes, or no pixels
 │   └── TruncatedImage  truncated_image       cut off before the last pixel
@@ -61,6 +62,12 @@ class ImageTooLarge(ImageError):
     """The header promises more than the limits allow; nothing was decoded."""
 
     default_code = "image_too_large"
+
+
+class ImageTooCostly(ImageError):
+    """The header looks harmless, but decoding takes more time or memory than any picture of its size should."""
+
+    default_code = "too_costly_image"
 
 
 class DamagedImage(ImageError):

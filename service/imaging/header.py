@@ -5,8 +5,6 @@ one format. Sizes are those of the displayed picture, EXIF orientation applied.
 """
 
 import io
-import re
-import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,15 +14,9 @@ from typing import Final
 
 from PIL import Image
 
-from service.imaging.errors import (
-    DamagedImage,
-    EmptyImage,
-    ImageError,
-    ImageTooLarge,
-    TruncatedImage,
-    UnsupportedFormat,
-)
-from service.imaging.formats import MIME, sniff
+from service.imaging.errors import DamagedImage, ImageError, ImageTooLarge, TruncatedImage
+from service.imaging.formats import MIME
+from service.imaging.structure import Limits, check_size, late_exif, survey
 
 # The limits below are checked on every header, so Pillow's own process-wide one would only add a warning.
 Image.MAX_IMAGE_PIXELS = None
@@ -32,24 +24,7 @@ Image.MAX_IMAGE_PIXELS = None
 ORIENTATION_TAG: Final = 0x0112
 
 _PILLOW_NAME = {name: "HEIF" if name == "heic" else name.upper() for name in MIME}
-_SOF_READ = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # baseline, extended, progressive; Huffman and arithmetic
-_SOF_OTHER = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}  # lossless and hierarchical
-_MOST_CHUNKS = 20_000  # of a PNG that are walked through; a real one has a chunk for every 8 to 64 KiB
 _CUT_OFF = ("truncated", "not enough", "too short", "unexpected end", "end of file", "no more data")
-_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a header may promise.
-
-    `max_jpeg_scans`: pixels do not bound the cost of a progressive JPEG, scans do; libjpeg-turbo's report on the
-    standard's weaknesses (2016) advises a limit, and no real picture was found to need more than 100.
-    """
-
-    max_pixels: int = 50_000_000
-    max_side: int = 65_535
-    max_jpeg_scans: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,73 +86,6 @@ class _Quiet:
 quiet = _Quiet()
 
 
-def jpeg_scans(data: bytes, limit: int) -> int:
-    """Number of scans (start-of-scan markers) of a JPEG; exact once above `limit`, an upper bound below it."""
-    rough = data.count(b"\xff\xda")
-    if (
-        rough <= limit
-    ):  # the cheap count also finds thumbnails and chance pairs inside metadata: too high, never too low
-        return rough
-    scans, at = 0, 2
-    while (found := _JPEG_MARKER.search(data, at)) is not None:
-        marker, at = data[found.start() + 1], found.end()
-        if marker == 0xD9:  # end of image
-            break
-        if marker == 0xDA:
-            scans += 1
-        if marker != 0x01:
-            at += int.from_bytes(data[at : at + 2], "big")
-    return scans
-
-
-def _jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
-    """(precision, height, width) of the frame header; None when the bytes end before it."""
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
-            at += 1
-            continue
-        marker = data[at + 1]
-        if marker == 0xFF or marker <= 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 1 if marker == 0xFF else 2
-        elif marker in _SOF_READ or marker in _SOF_OTHER:
-            precision, height, width = struct.unpack_from(">BHH", data, at + 4)
-            if marker in _SOF_OTHER or precision != 8:
-                kind = f"{precision}-bit" if marker in _SOF_READ else "lossless or hierarchical"
-                raise UnsupportedFormat(f"This JPEG is {kind}; send a plain 8-bit one.", value=f"SOF{marker - 0xC0}")
-            return precision, height, width
-        elif marker in (0xDA, 0xD9):
-            return None
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-def _webp_canvas(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of an extended WebP's canvas: its decoder reserves it as soon as it is opened."""
-    if data[12:16] != b"VP8X" or len(data) < 30:
-        return None
-    return 1 + int.from_bytes(data[27:30], "little"), 1 + int.from_bytes(data[24:27], "little")
-
-
-def _check_size(height: int, width: int, limits: Limits) -> None:
-    if height < 1 or width < 1:
-        raise EmptyImage(f"The header declares {width} x {height} pixels; send a picture with at least one.")
-    if height * width > limits.max_pixels:
-        raise ImageTooLarge(
-            f"The picture has {width} x {height} = {height * width} pixels, more than {limits.max_pixels}; shrink it.",
-            value=height * width,
-            limit=limits.max_pixels,
-        )
-    if max(height, width) > limits.max_side:
-        raise ImageTooLarge(
-            f"The picture's longer side has {max(height, width)} pixels, more than {limits.max_side}; shrink it.",
-            code="image_too_long",
-            value=max(height, width),
-            limit=limits.max_side,
-        )
-
-
 def _ends_early(data: bytes, name: str) -> bool:
     """True when a length written in the file itself points past the last byte."""
     if name == "png":
@@ -221,22 +129,9 @@ def open_lazily(data: bytes, name: str) -> Image.Image:
                 code="metadata_too_large",
             ) from error
         raise damaged(data, name, error) from error
-    if name == "png" and "exif" not in image.info and (block := _late_exif(data)) is not None:
+    if name == "png" and "exif" not in image.info and (block := late_exif(data, Limits())) is not None:
         image.info["exif"] = block
     return image
-
-
-def _late_exif(data: bytes) -> bytes | None:
-    """The EXIF chunk of a PNG wherever it stands: Pillow reads one behind the pixels only by decoding them."""
-    at = 8
-    for _ in range(_MOST_CHUNKS):
-        if at + 8 > len(data):
-            return None
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        if kind == b"eXIf":
-            return b"Exif\0\0" + data[at + 8 : at + 8 + length]
-        at += 12 + length
-    return None
 
 
 def read_exif(image: Image.Image) -> Image.Exif:
@@ -286,18 +181,7 @@ def inspect(data: bytes, limits: Limits | None = None) -> ImageHeader:
         TruncatedImage, DamagedImage: a header that ends early or contradicts itself.
     """
     limits = limits or Limits()
-    name = sniff(data)
-    if name == "jpeg" and (frame := _jpeg_frame(data)) is not None:
-        _check_size(frame[1] or 1, frame[2], limits)
-        if (scans := jpeg_scans(data, limits.max_jpeg_scans)) > limits.max_jpeg_scans:
-            raise ImageTooLarge(
-                f"The JPEG is cut into {scans} scans, more than {limits.max_jpeg_scans}; save it anew.",
-                code="too_many_scans",
-                value=scans,
-                limit=limits.max_jpeg_scans,
-            )
-    if name == "webp" and (canvas := _webp_canvas(data)) is not None:
-        _check_size(*canvas, limits)
+    name = survey(data, limits).format
     with quiet():
         image = open_lazily(data, name)
         try:
@@ -312,8 +196,8 @@ def _describe(data: bytes, name: str, image: Image.Image, limits: Limits) -> Ima
     width, height = image.size
     if name == "tiff":  # its tiles are decoded one by one into buffers of their own stated size
         tags = getattr(image, "tag_v2", {})
-        _check_size(int(tags.get(323, 1)), int(tags.get(322, 1)), limits)
-    _check_size(height, width, limits)
+        check_size(int(tags.get(323, 1)), int(tags.get(322, 1)), limits)
+    check_size(height, width, limits)
     orientation = stored_orientation(image)
     turned = name == "tiff" and getattr(image, "tag_v2", {}).get(ORIENTATION_TAG) in (5, 6, 7, 8)
     if orientation >= 5 and not turned:  # of a TIFF with that tag Pillow already states the displayed size

@@ -46,9 +46,9 @@ def test_every_file_is_a_photo_or_an_error(capfd: pytest.CaptureFixture[str]) ->
     photos = 0
     for path in files:
         data = path.read_bytes()
-        start = time.perf_counter()
+        start = time.process_time()
         result = outcome(data)
-        assert time.perf_counter() - start < SLOWEST_S, path.name
+        assert time.process_time() - start < SLOWEST_S, path.name
         if isinstance(result, ImageError):
             assert result.code, path.name
             assert str(ODD) not in str(result), path.name
