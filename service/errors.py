@@ -8,8 +8,10 @@ DepthlensError
 ├── UnknownModel 404          unknown_model (the router's own: unknown_route, and 405 method_not_allowed)
 ├── UnknownScene 404          unknown_scene
 ├── NotAcceptable 406         not_acceptable
+├── RequestTimeout 408        request_timeout
 ├── TooLarge 413              body_too_large, image_too_large, image_too_long, too_many_scans, metadata_too_large,
 │                             side_too_long_for_format
+├── UrlTooLong 414            url_too_long
 ├── UnsupportedMedia 415      not_an_image, unsupported_format, unsupported_content_type, unsupported_encoding
 ├── InvalidParameter 422      invalid_parameter, not_metric
 │   ├── OutsideImage          outside_image
@@ -17,6 +19,7 @@ DepthlensError
 │   ├── UnknownPerson         unknown_person
 │   └── UnusableMap           invalid_map
 ├── TooManyRequests 429       too_many_requests
+├── HeadersTooLarge 431       headers_too_large
 ├── ClientLeft 499            client_left
 ├── ContractViolation 500     internal_error
 ├── ModelFailed 502           model_failed
@@ -143,12 +146,28 @@ class NotAcceptable(DepthlensError):
     code = "not_acceptable"
 
 
+class RequestTimeout(DepthlensError):
+    """408: the request's headers or body did not arrive in time."""
+
+    status = 408
+    title = "Request too slow"
+    code = "request_timeout"
+
+
 class TooLarge(DepthlensError):
     """413: too many bytes or pixels."""
 
     status = 413
     title = "Too large"
     code = "body_too_large"
+
+
+class UrlTooLong(DepthlensError):
+    """414: a request line that is too long."""
+
+    status = 414
+    title = "URL too long"
+    code = "url_too_long"
 
 
 class UnsupportedMedia(DepthlensError):
@@ -204,6 +223,14 @@ class TooManyRequests(DepthlensError):
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0, limit: Any = None) -> None:
         super().__init__(detail, retry_after_s=retry_after_s, limit=limit)
+
+
+class HeadersTooLarge(DepthlensError):
+    """431: too many headers, or too many bytes of them."""
+
+    status = 431
+    title = "Headers too large"
+    code = "headers_too_large"
 
 
 class ClientLeft(DepthlensError):

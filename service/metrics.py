@@ -44,6 +44,13 @@ class Metrics:
             "depthlens_cancelled_total", "Requests whose client left, by stage", ["stage"], registry=self.registry
         )
         self.cache_hits = Counter("depthlens_cache_total", "Cache look-ups", ["kind", "result"], registry=self.registry)
+        self.connections = Gauge("depthlens_connections", "Open connections", registry=self.registry)
+        self.connections_closed = Counter(
+            "depthlens_connections_closed_total",
+            "Connections closed by a rule of the edge",
+            ["reason"],
+            registry=self.registry,
+        )
         self.triton_up = Gauge("depthlens_triton_up", "1 while the canary inference answers", registry=self.registry)
 
     def watch_restarts(self, counts: "Restarts") -> None:

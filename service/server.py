@@ -7,11 +7,15 @@ import asyncio
 import logging
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
+from fastapi import FastAPI
 
 from service.app import create_app
+from service.edge import Edge
 from service.embedded.settings import EmbeddedSettings
 from service.embedded.supervisor import Supervisor
 from service.gateway import Gateway
@@ -24,11 +28,20 @@ _READY_POLL_S = 0.02
 
 
 class GatewayServer(uvicorn.Server):
-    """uvicorn's server with a drain before the listener closes."""
+    """uvicorn's server with a drain before the listener closes, and a listener that outlives its loop's errors.
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    Args:
+        config: uvicorn's.
+        gateway: to be drained.
+        listener: what `serve` is given.
+    """
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, listener: socket.socket) -> None:
         super().__init__(config)
         self._gateway = gateway
+        self._listener = listener
+        self._spare = listener.dup()
+        gateway.metrics.connections.set_function(lambda: len(self.server_state.connections))
         self._loop = asyncio.get_running_loop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -38,6 +51,29 @@ class GatewayServer(uvicorn.Server):
             return
         self._gateway.draining = True
         self._loop.call_soon_threadsafe(self._close_later)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every 0.1 s; returns whether to stop."""
+        if self._listener.fileno() < 0 and not self.should_exit:
+            await self._listen_again()
+        return await super().on_tick(counter)
+
+    async def _listen_again(self) -> None:
+        """Afresh: uvloop closes a listener whose `accept` fails, as it may when file descriptors run out."""
+        try:
+            listener = self._spare.dup()
+        except OSError:
+            return  # still none left; the clients wait in the backlog
+        state = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        make = partial(self.config.http_protocol_class, **state)
+        self.servers.append(await self._loop.create_server(make, sock=listener, backlog=self.config.backlog))
+        self._listener = listener
+        logger.warning("the listener had failed, and listens again")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and let requests in flight end."""
+        self._spare.close()
+        await super().shutdown(sockets)
 
     def _close_later(self) -> None:
         logger.info("stopping: the listener closes in %g s", self._gateway.settings.drain_s)
@@ -64,6 +100,27 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def make_server(app: FastAPI, listener: socket.socket) -> GatewayServer:
+    """The server of an application of `create_app` behind the guarded HTTP edge; needs a running loop."""
+    gateway: Gateway = app.state.gateway
+    settings = gateway.settings
+    edge = Edge(settings, gateway.metrics)
+    config = uvicorn.Config(
+        app,
+        http=cast(type[asyncio.Protocol], edge.protocol),  # h11: httptools takes headers of any size
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
+        timeout_keep_alive=75,  # longer than the idle time of common balancers, which reuse connections
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),  # uvicorn's own default believes whatever runs beside it
+        forwarded_allow_ips=list(settings.trusted_proxies),
+    )
+    return GatewayServer(config, gateway, listener)
+
+
 async def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve on `listener` until a signal asks to stop.
 
@@ -80,23 +137,8 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             supervisor = await stack.enter_async_context(Supervisor(embedded))
             url = supervisor.grpc_url
         app = create_app(settings, TritonClient(url), supervisor)
-        gateway: Gateway = app.state.gateway
-        config = uvicorn.Config(
-            app,
-            http="h11",  # httptools takes headers of any size, measured: 64 MiB
-            ws="none",
-            log_config=None,
-            log_level="warning",
-            h11_max_incomplete_event_size=64 * 1024,  # room for a thousand points in the query
-            access_log=False,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
-            timeout_keep_alive=75,  # longer than the idle time of common balancers, which reuse connections
-            server_header=False,
-            proxy_headers=bool(settings.trusted_proxies),  # uvicorn's own default believes whatever runs beside it
-            forwarded_allow_ips=list(settings.trusted_proxies),
-        )
-        server = GatewayServer(config, gateway)
-        announcing = asyncio.create_task(_announce(gateway, listener))
+        server = make_server(app, listener)
+        announcing = asyncio.create_task(_announce(app.state.gateway, listener))
         try:
             await server.serve([listener])
         finally:

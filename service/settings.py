@@ -65,6 +65,17 @@ class Settings(BaseSettings):
     request_timeout_s: PositiveFloat = Field(30.0, description="deadline of a request that names none, in seconds")
     max_request_timeout_s: PositiveFloat = Field(120.0, description="cap on the `X-Request-Timeout` header, in seconds")
     max_upload_bytes: PositiveInt = Field(
+    header_timeout_s: PositiveFloat = Field(
+        8.0, description="time for a request's headers to arrive, from the connection or their first byte, in seconds"
+    )
+    body_grace_s: PositiveFloat = Field(
+        8.0, description="how long a body or an answer may stall, or move too slowly, before it is cut, in seconds"
+    )
+    min_body_bytes_per_s: PositiveInt = Field(240, description="slowest body or answer, in bytes per second")
+    max_connections: PositiveInt = Field(
+        4096, description="open connections; beyond it one without a request gives way, or the new one gets 503"
+    )
+
         512 * 2**20, description="memory for all request bodies together, in bytes; beyond it 503"
     )
     max_inflight: PositiveInt = Field(4, description="requests worked on at once; each may hold a decoded photo")

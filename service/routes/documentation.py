@@ -11,6 +11,7 @@ _PROBLEMS = {
     401: "a key is needed here",
     404: "no such model or scene",
     406: "no such format; the body lists those there are",
+    408: "the body came too slowly",
     413: "too many bytes or pixels",
     415: "not an image we read",
     422: "a parameter is out of its range",
