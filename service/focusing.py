@@ -59,7 +59,7 @@ class Aim:
             OutsideImage: it is not on the photo.
         """
         if self.pixel is not None:
-            geometry.check_inside(*self.pixel, *size, field=f"{self.prefix}x")
+            geometry.check_inside(*self.pixel, *size, fields=(f"{self.prefix}x", f"{self.prefix}y"))
             return self.pixel
         return None if self.share is None else geometry.relative_to_pixel(*self.share, *size)
 

@@ -127,7 +127,7 @@ def values_at(
 
 
 def _value_at(values: NDArray[Any], x: float, y: float, height: int, width: int) -> float:
-    check_inside(x, y, height, width, field="points")
+    check_inside(x, y, height, width, fields=("points", "points"))
     row = min(max((y + 0.5) * values.shape[0] / height - 0.5, 0.0), values.shape[0] - 1.0)
     column = min(max((x + 0.5) * values.shape[1] / width - 0.5, 0.0), values.shape[1] - 1.0)
     top, left = int(row), int(column)

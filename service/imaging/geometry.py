@@ -83,8 +83,15 @@ def neighbourhood(radius_px: int) -> NDArray[np.uint8]:
     return element
 
 
-def check_inside(x: float, y: float, height: int, width: int, field: str = "x") -> None:
+def check_inside(x: float, y: float, height: int, width: int, fields: tuple[str, str] = ("x", "y")) -> None:
     """Refuse a point beyond a picture; (0, 0) is its top left pixel, (width - 1, height - 1) its last.
+
+    Args:
+        x: column.
+        y: row.
+        height: of the picture.
+        width: of the picture.
+        fields: what the caller calls the two; the error names the one that is outside.
 
     Raises:
         OutsideImage: not 0 <= x < width or not 0 <= y < height; NaN is outside.
@@ -93,7 +100,7 @@ def check_inside(x: float, y: float, height: int, width: int, field: str = "x") 
         raise OutsideImage(
             f"The point ({x:g}, {y:g}) is not in the displayed picture of {width} x {height} pixels; "
             f"x goes from 0 to {width - 1}, y from 0 to {height - 1}.",
-            field=field,
+            field=fields[1 if 0 <= x < width else 0],
             value=[x if math.isfinite(x) else str(x), y if math.isfinite(y) else str(y)],
             limit=[width - 1, height - 1],
         )

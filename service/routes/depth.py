@@ -65,7 +65,7 @@ async def depth_map(request: Request, query: Annotated[DepthQuery, Query()], gat
     async def job(context: RequestContext, data: bytes) -> Response:
         upload = await gateway.pipeline.open(context, data)
         for x, y in points:
-            geometry.check_inside(x, y, *upload.size, field="points")
+            geometry.check_inside(x, y, *upload.size, fields=("points", "points"))
         values, prediction = await _map(gateway.pipeline, context, upload, spec, query)
         return await gateway.pipeline.in_worker(
             context, "encode", _encode, values, prediction, spec, query, offer, points, upload.size

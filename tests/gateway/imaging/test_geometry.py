@@ -143,7 +143,8 @@ def test_crop_refuses_another_size() -> None:
 )
 def test_points_outside(x: float, y: float) -> None:
     with pytest.raises(OutsideImage, match="40 x 24") as caught:
-        check_inside(x, y, 24, 40, field="x")
+        check_inside(x, y, 24, 40)
+    assert caught.value.field == ("y" if 0 <= x < 40 else "x")
     assert caught.value.code == "outside_image"
     assert caught.value.limit == [39, 23]
 
