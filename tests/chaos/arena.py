@@ -205,12 +205,12 @@ class Arena:
             self.stage.errors.append(answer.body)
 
     def logs(self) -> str:
-        """The last lines of every process of this run."""
-        return "\n".join(
-            f"--- {process.log.name} (status {process.status})\n" + "\n".join(process.text().splitlines()[-_LOG_LINES:])
-            for process in self.processes
-            if process.log.exists()
-        )
+        """The last lines of every process of this run, answered requests left out."""
+        said = []
+        for process in self.processes:
+            lines = [line for line in process.text().splitlines() if " INFO    depthlens.access: " not in line]
+            said += [f"--- {process.log.name} (status {process.status})", *lines[-_LOG_LINES:]]
+        return "\n".join(said)
 
     async def gateway(
         self,

@@ -50,6 +50,44 @@ def _upload_accounts() -> None:
     UploadMemory.share = share  # type: ignore[method-assign]
 
 
+@without("strict-numbers")
+def _strict_numbers() -> None:
+    """Numbers are read as Python and pydantic read them."""
+    from service import gateway, schemas
+
+    def stock(text: str) -> float | None:
+        try:
+            return float(text)
+        except ValueError:
+            return None
+
+    schemas.parse_decimal = gateway.parse_decimal = stock
+
+
+@without("ranges")
+def _ranges() -> None:
+    """A click is taken wherever it is."""
+    from service.imaging import geometry
+
+    geometry.check_inside = lambda *place, **named: None  # type: ignore[assignment]
+
+
+@without("known-models")
+def _known_models() -> None:
+    """Any name is passed on to Triton."""
+    from dataclasses import replace
+
+    from service import inference
+    from service.contract import MODELS
+    from service.routes import depth, focus, segmentation
+
+    def named(name, default, task):  # type: ignore[no-untyped-def]
+        return replace(MODELS["focus_on_depth"], name=default if name is None else name)
+
+    depth.find_model = focus.find_model = segmentation.find_model = named
+    inference._contract_entry = lambda name: named(name, name, None)
+
+
 def main() -> int:
     """Remove the protection named first, then run the service with the rest of the arguments."""
     name, *arguments = sys.argv[1:]
