@@ -1,8 +1,9 @@
 """The FastAPI application: wires the parts together, and holds no logic of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -10,11 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
 from service import __version__
+from service.addresses import parse_list, resolve
 from service.admission import Admission
 from service.cache import ByteCache
-from service.canary import Canary
 from service.clients import Clients, Keys, RateLimit
-from service.errors import DeadlineExceeded, DepthlensError
+from service.decoding.workers import DecodeWorkers
+from service.errors import DepthlensError
 from service.gateway import EmbeddedServer, Gateway
 from service.imaging.codec import Limits
 from service.imaging.errors import ImageError
@@ -23,6 +25,7 @@ from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.pipeline import Pipeline
 from service.problems import handle
+from service.replicas import RESOLVE_PERIOD_S, Replicas
 from service.routes import depth, focus, health, models, segmentation
 from service.scenes import Scenes
 from service.settings import Settings
@@ -35,34 +38,34 @@ stable `code`."""
 
 
 def create_app(
-    settings: Settings, client: DepthClient | None = None, embedded: EmbeddedServer | None = None
+    settings: Settings,
+    client: DepthClient | None = None,
+    embedded: EmbeddedServer | None = None,
+    connect: Callable[[str], DepthClient] = TritonClient,
 ) -> FastAPI:
     """The gateway application.
 
     Args:
         settings: every knob.
-        client: where inferences go; by default the Triton server at `settings.triton_url`.
+        client: where inferences go; by default the Triton servers at `settings.triton_url`.
         embedded: the Triton that this process runs itself, if it does.
+        connect: makes the client of one Triton's address.
 
     Raises:
         ValueError: neither a client nor a Triton address is given.
     """
-    if client is None:
-        if settings.triton_url is None:
-            raise ValueError("No Triton address: set DEPTHLENS_TRITON_URL, or start with `depthlens serve`.")
-        client = TritonClient(settings.triton_url)
-    gateway = _wire(settings, client, embedded)
+    gateway = _wire(settings, _replicas(settings, client, connect), embedded)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watch = asyncio.create_task(gateway.canary.run())
+        watch = asyncio.create_task(gateway.client.watch())
         try:
             yield
         finally:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
-            gateway.pipeline.close()
+            await gateway.pipeline.close()
             await gateway.client.close()
 
     app = FastAPI(
@@ -87,8 +90,29 @@ async def _documentation() -> RedirectResponse:
     return RedirectResponse("docs")
 
 
-def _wire(settings: Settings, client: DepthClient, embedded: EmbeddedServer | None) -> Gateway:
+def _replicas(settings: Settings, client: DepthClient | None, connect: Callable[[str], DepthClient]) -> Replicas:
+    models = (settings.depth_model, settings.segmentation_model, settings.focus_model)
+    if client is not None:
+
+        async def the_one() -> tuple[str, ...]:
+            return ("given",)
+
+        return Replicas(the_one, lambda _: client, models, canary_period_s=settings.canary_period_s)
+    if settings.triton_url is None:
+        raise ValueError("No Triton address: set DEPTHLENS_TRITON_URL, or start with `depthlens serve`.")
+    entries = parse_list(settings.triton_url)
+    return Replicas(
+        partial(resolve, entries),
+        connect,
+        models,
+        canary_period_s=settings.canary_period_s,
+        resolve_period_s=None if all(entry.literal for entry in entries) else RESOLVE_PERIOD_S,
+    )
+
+
+def _wire(settings: Settings, client: Replicas, embedded: EmbeddedServer | None) -> Gateway:
     metrics = Metrics()
+    metrics.watch_replicas(client)
     if embedded is not None:
         metrics.watch_restarts(embedded)
     cache = ByteCache(settings.cache_bytes, settings.cache_age_s, metrics)
@@ -97,12 +121,14 @@ def _wire(settings: Settings, client: DepthClient, embedded: EmbeddedServer | No
         cache,
         limits=Limits(max_pixels=settings.max_pixels, max_side=settings.max_side_px),
         worker_threads=settings.worker_threads,
+        decoders=DecodeWorkers(
+            count=settings.decode_workers,
+            memory_bytes=settings.decode_memory_bytes,
+            cpu_s=settings.decode_cpu_s,
+            metrics=metrics,
+        ),
     )
-
-    async def forget(error: DepthlensError) -> None:
-        if not isinstance(error, DeadlineExceeded):  # what comes back may be another version; a slow moment is not
-            pipeline.forget()
-
+    client.on_change = pipeline.forget
     return Gateway(
         settings=settings,
         client=client,
@@ -114,7 +140,6 @@ def _wire(settings: Settings, client: DepthClient, embedded: EmbeddedServer | No
             metrics,
         ),
         pipeline=pipeline,
-        canary=Canary(client, settings.focus_model, period_s=settings.canary_period_s, on_failure=forget),
         uploads=UploadMemory(settings.max_upload_bytes),
         scenes=Scenes(cache, settings.scene_age_s),
         embedded=embedded,

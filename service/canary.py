@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,6 +19,7 @@ logger = logging.getLogger("depthlens.canary")
 _UNREADY_PERIOD_S = 0.25
 """A model that is down is probed more often: its return should be seen at once."""
 
+OnProbe = Callable[["CanaryState", DepthlensError | None], None]
 OnFailure = Callable[[DepthlensError], Awaitable[None]]
 
 
@@ -64,6 +66,7 @@ class Canary:
             a probe that finds the queue full (`Overloaded`) is no failure.
         late_probes: how many probes in a row may miss their deadline before the model counts as not ready: one can
             be a busy moment, any other failure counts at once.
+        on_probe: told what each probe found, and the error of one that failed.
         on_failure: awaited after each failed probe, before the next one: the supervisor heals here.
     """
 
@@ -75,6 +78,7 @@ class Canary:
         period_s: float = 1.0,
         timeout_s: float = 1.5,
         late_probes: int = 2,
+        on_probe: OnProbe | None = None,
         on_failure: OnFailure | None = None,
     ) -> None:
         self._client = client
@@ -82,7 +86,9 @@ class Canary:
         self._period_s = period_s
         self._timeout_s = timeout_s
         self._late_probes = late_probes
+        self._on_probe = on_probe
         self._on_failure = on_failure
+        self._woken = asyncio.Event()
         self._image = np.full((*CANARY_SIZE, 3), 128, np.uint8)
         self.state = CanaryState(ready=False, reason=Reason.STARTING, since=time.monotonic())
 
@@ -90,7 +96,14 @@ class Canary:
         """Probe until cancelled."""
         while True:
             state = await self.probe()
-            await asyncio.sleep(self._period_s if state.ready else min(self._period_s, _UNREADY_PERIOD_S))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._period_s if state.ready else min(self._period_s, _UNREADY_PERIOD_S)):
+                    await self._woken.wait()
+            self._woken.clear()
+
+    def wake(self) -> None:
+        """Probe at once, not after the pause."""
+        self._woken.set()
 
     async def probe(self) -> CanaryState:
         """One inference now; returns and keeps what it found."""
@@ -103,6 +116,8 @@ class Canary:
             if error is not unexpected:
                 logger.exception("the readiness inference of %s broke", self._model)
             self._failed(error)
+            if self._on_probe is not None:
+                self._on_probe(self.state, error)
             if self._on_failure is not None:
                 await self._on_failure(error)
             return self.state
@@ -111,6 +126,8 @@ class Canary:
             logger.info("%s answers", self._model)
         since = self.state.since if self.state.ready else now
         self.state = CanaryState(True, Reason.OK, since, 0, now)
+        if self._on_probe is not None:
+            self._on_probe(self.state, None)
         return self.state
 
     def _failed(self, error: DepthlensError) -> None:

@@ -20,12 +20,14 @@ DepthlensError
 │   └── UnusableMap           invalid_map
 ├── TooManyRequests 429       too_many_requests
 ├── HeadersTooLarge 431       headers_too_large
+├── UndecodableImage 422      too_costly_image, decoder_crashed
 ├── ClientLeft 499            client_left
 ├── ContractViolation 500     internal_error
 ├── ModelFailed 502           model_failed
 ├── ModelUnavailable 503      model_unavailable
 │   └── Draining              draining
 ├── Overloaded 503            overloaded
+├── DecoderUnavailable 503    decoder_unavailable
 └── DeadlineExceeded 504      deadline_exceeded
 
 The body is RFC 9457 `application/problem+json`. What reaches a client is only what these classes were given: never a
@@ -233,6 +235,14 @@ class HeadersTooLarge(DepthlensError):
     code = "headers_too_large"
 
 
+class UndecodableImage(DepthlensError):
+    """422: nothing wrong by its header, but decoding it went beyond time or memory, or crashed the decoder."""
+
+    status = 422
+    title = "Image cannot be decoded"
+    code = "decoder_crashed"
+
+
 class ClientLeft(DepthlensError):
     """499, seen in logs and metrics only: nobody is left to read an answer."""
 
@@ -260,8 +270,15 @@ class ModelUnavailable(DepthlensError):
     title = "Model not available"
     code = "model_unavailable"
 
-    def __init__(self, detail: str, *, retry_after_s: float = 1.0, code: str | None = None) -> None:
-        super().__init__(detail, retry_after_s=retry_after_s, code=code)
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry_after_s: float = 1.0,
+        code: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, code=code, extra=extra)
 
 
 class Draining(ModelUnavailable):
@@ -280,6 +297,17 @@ class Overloaded(DepthlensError):
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
+
+
+class DecoderUnavailable(DepthlensError):
+    """503: the process that decoded the photo was ended from outside, or none can be started."""
+
+    status = 503
+    title = "Decoder not available"
+    code = "decoder_unavailable"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, retry_after_s=1.0)
 
 
 class DeadlineExceeded(DepthlensError):

@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.admission import Admission, until_left
-from service.canary import Canary
+from service.canary import Reason
 from service.clients import Clients
 from service.context import Deadline, RequestContext
 from service.errors import DeadlineExceeded, InvalidParameter
-from service.inference import DepthClient
 from service.metrics import Metrics, Restarts
 from service.pipeline import Pipeline
+from service.replicas import Replicas
 from service.scenes import Scenes
 from service.schemas import parse_decimal
 from service.settings import Settings
@@ -44,23 +44,32 @@ class Gateway:
     """What `create_app` wires together; routes get it as a dependency."""
 
     settings: Settings
-    client: DepthClient
+    client: Replicas
     metrics: Metrics
     admission: Admission
     clients: Clients
     pipeline: Pipeline
-    canary: Canary
     uploads: UploadMemory
     scenes: Scenes
     embedded: EmbeddedServer | None = None
     draining: bool = False
 
+    def model_states(self) -> dict[str, str]:
+        """`ok`, or why it does not answer, of each model behind the routes."""
+        states = self.client.state()
+        healing = self.embedded is not None and not self.embedded.ready
+        return {model: "healing" if healing else str(reason) for model, reason in states.items()}
+
     @property
     def not_ready_because(self) -> str | None:
-        """Why no photo would be answered now, None when it would."""
-        if self.embedded is not None and not self.embedded.ready:
-            return "healing"
-        return None if self.canary.state.ready else str(self.canary.state.reason)
+        """Why no photo would be answered now, None when one would on some route.
+
+        A model that fails takes its own routes out, and not the gateway: the others would be lost with it.
+        """
+        states = self.model_states()
+        if Reason.OK in states.values():
+            return None
+        return ", ".join(f"{model} {state}" for model, state in states.items())
 
     async def answer(self, request: Request, job: Job[bytes]) -> Response:
         """Answer a request that carries a photo and no more; raises as `answer_parts`."""

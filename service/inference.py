@@ -4,10 +4,12 @@ The only module that sees tritonclient, so the only place where Triton's errors 
 """
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +30,10 @@ CHANNEL_ARGUMENTS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # A peer that vanished without closing is noticed during a call. Not more often: Triton's server allows few pings.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    # A peer that vanished without closing is noticed during a call, and the connection made anew. Triton takes so many
+    # pings only because the canary's calls lie between them (it counts pings without data, and few of those).
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.keepalive_permit_without_calls", 0),
 )
 
@@ -64,6 +67,10 @@ class ServedModel:
 
 class DeadStub(ModelUnavailable):
     """503: the model's own process died while its server lives on; only unloading and loading heals it."""
+
+
+class VersionGone(ModelUnavailable):
+    """503: the version asked for is not loaded; another one may be."""
 
 
 class DepthClient(Protocol):
@@ -112,15 +119,18 @@ class DepthClient(Protocol):
 class TritonClient:
     """`DepthClient` over gRPC; belongs to the event loop that first uses it.
 
+    It stays with the version of a model that answered it first, as long as that one is loaded: a version that somebody
+    loads beside it is not served before it has been chosen (`service.rollout`), and may be broken.
+
     Args:
         url: `host:port` of Triton's gRPC endpoint.
-        admin: metadata key and value that open the restricted model control of the embedded server; the supervisor
-            has it, the gateway does not.
+        admin: metadata key and value that open a restricted model control, as that of the embedded server.
     """
 
     def __init__(self, url: str, *, admin: tuple[str, str] | None = None) -> None:
         self._triton = InferenceServerClient(url, channel_args=list(CHANNEL_ARGUMENTS))
         self._admin_headers = dict([admin]) if admin else None
+        self._versions: dict[str, str] = {}
 
     async def infer(
         self,
@@ -132,6 +142,43 @@ class TritonClient:
         request_id: str | None = None,
     ) -> Prediction:
         """See `DepthClient.infer`. Cancelling the task cancels the call."""
+        ends_at = time.monotonic() + timeout_s
+        version = self._versions.get(model, "")
+        try:
+            prediction = await self.infer_version(
+                model, version, image, outputs=outputs, timeout_s=timeout_s, request_id=request_id
+            )
+        except VersionGone:
+            if not version:
+                raise
+            if self._versions.get(model) == version:
+                del self._versions[model]
+            prediction = await self.infer_version(
+                model,
+                self._versions.get(model, ""),
+                image,
+                outputs=outputs,
+                timeout_s=ends_at - time.monotonic(),
+                request_id=request_id,
+            )
+        self._versions.setdefault(model, prediction.version)
+        return prediction
+
+    async def infer_version(
+        self,
+        model: str,
+        version: str,
+        image: Image,
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float,
+        request_id: str | None = None,
+    ) -> Prediction:
+        """As `infer`, from one version of the model; the newest loaded one where `version` is empty.
+
+        Raises:
+            VersionGone: it is not loaded.
+        """
         spec = _contract_entry(model)
         wanted = [tensor for tensor in spec.outputs if outputs is None or tensor.name in outputs]
         if outputs is not None and len(wanted) != len(set(outputs)):
@@ -144,6 +191,7 @@ class TritonClient:
             result = await self._triton.infer(
                 model,
                 [_input(spec.inputs[0], image)],
+                model_version=version,
                 outputs=[InferRequestedOutput(tensor.name) for tensor in wanted],
                 request_id=request_id or "",
                 timeout=max(1, int(timeout_s * _MICROSECONDS)),
@@ -152,6 +200,10 @@ class TritonClient:
         return Prediction(
             {t.name: _output(t, result, model) for t in wanted}, model, result.get_response().model_version
         )
+
+    def choose(self, model: str, version: str) -> None:
+        """Ask this version from now on."""
+        self._versions[model] = version
 
     async def is_ready(self, model: str) -> bool:
         """See `DepthClient.is_ready`."""
@@ -174,14 +226,44 @@ class TritonClient:
         ready = await self.is_ready(name)
         return [ServedModel(name, version, ready) for version in sorted(metadata.versions, key=int)]
 
-    async def load(self, model: str, *, timeout_s: float = 60.0) -> None:
-        """Load or reload a model; a no-op on a loaded model whose files are unchanged.
+    async def serving(self, model: str) -> list[str]:
+        """Versions of the model that are loaded here, the one that is asked first.
+
+        Raises:
+            ModelUnavailable: none is, or the server does not answer.
+        """
+        async with _mapped_errors(model):
+            metadata = await self._triton.get_model_metadata(model, client_timeout=_CONTROL_TIMEOUT_S)
+        chosen = self._versions.get(model)
+        return sorted(metadata.versions, key=lambda version: (version == chosen, int(version)), reverse=True)
+
+    async def config(self, model: str) -> dict[str, Any]:
+        """The configuration that the loaded model runs with, as `load` takes it."""
+        async with _mapped_errors(model):
+            answer = await self._triton.get_model_config(model, as_json=True, client_timeout=_CONTROL_TIMEOUT_S)
+        config: dict[str, Any] = answer["config"]
+        return config
+
+    async def load(self, model: str, config: dict[str, Any] | None = None, *, timeout_s: float = 60.0) -> None:
+        """Load or reload a model; a no-op on a loaded model whose files and configuration are unchanged.
+
+        The old one serves until the new one is loaded, and on when that fails.
+
+        Args:
+            model: name of the model.
+            config: instead of its `config.pbtxt`.
+            timeout_s: deadline of the call.
 
         Raises:
             ContractViolation: the server refuses the model or the admin secret.
         """
         async with _mapped_errors(model):
-            await self._triton.load_model(model, headers=self._admin_headers, client_timeout=timeout_s)
+            await self._triton.load_model(
+                model,
+                headers=self._admin_headers,
+                config=None if config is None else json.dumps(config),
+                client_timeout=timeout_s,
+            )
 
     async def unload(self, model: str, *, timeout_s: float = 60.0) -> None:
         """Unload a model; requests in flight end first."""
@@ -189,13 +271,23 @@ class TritonClient:
             await self._triton.unload_model(model, headers=self._admin_headers, client_timeout=timeout_s)
 
     async def reload(self, model: str) -> None:
-        """Unload, then load: what gives a model a new process when its old one died."""
+        """Unload, then load the same version: what gives a model a new process when its old one died.
+
+        The same one, because files of a newer version may lie there that nobody has chosen yet.
+        """
+        version = self._versions.get(model)
+        config = only_versions(await self.config(model), version) if version else None
         await self.unload(model)
-        await self.load(model)
+        await self.load(model, config)
 
     async def close(self) -> None:
         """See `DepthClient.close`."""
         await self._triton.close()
+
+
+def only_versions(config: dict[str, Any], *versions: str) -> dict[str, Any]:
+    """The configuration with these versions to load and no others."""
+    return config | {"version_policy": {"specific": {"versions": [int(version) for version in versions]}}}
 
 
 def _contract_entry(model: str) -> ModelSpec:
@@ -256,12 +348,14 @@ def translate(status: str, text: str, model: str) -> Exception:
             return DeadlineExceeded("The request waited too long in the inference queue.")
         if "protocol is restricted" in text:
             return ContractViolation("The inference server refuses this admin call.")
+        if "unknown model" in text:  # one version of it; what it says of a model without any is NOT_FOUND
+            return VersionGone(f"This version of the model {model} is not loaded.")
         return ModelUnavailable("The inference server is not available.")
     if code == "DEADLINE_EXCEEDED":
         return DeadlineExceeded("The model did not answer in time.")
     if code == "NOT_FOUND":
         # Only models of the contract are asked for, so this one is starting, stopping or reloading.
-        return ModelUnavailable(f"The model {model} is not loaded.")
+        return VersionGone(f"The model {model} is not loaded.")
     if code == "INTERNAL":
         if "is not healthy" in text or "health mutex" in text:
             return DeadStub(f"The model {model} is being restarted.")

@@ -4,11 +4,12 @@ Label values come from closed sets (route templates, our own problem codes), so 
 clients send.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -43,7 +44,12 @@ class Metrics:
         self.cancelled = Counter(
             "depthlens_cancelled_total", "Requests whose client left, by stage", ["stage"], registry=self.registry
         )
-        self.cache_hits = Counter("depthlens_cache_total", "Cache look-ups", ["kind", "result"], registry=self.registry)
+        self.decoder_ends = Counter(
+            "depthlens_decoder_ends_total",
+            "Decoding processes that ended: out of time, crashed, killed, not started",
+            ["reason"],
+            registry=self.registry,
+        )
         self.connections = Gauge("depthlens_connections", "Open connections", registry=self.registry)
         self.connections_closed = Counter(
             "depthlens_connections_closed_total",
@@ -51,7 +57,16 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.cache_hits = Counter("depthlens_cache_total", "Cache look-ups", ["kind", "result"], registry=self.registry)
+        tasks = Gauge(
+            "depthlens_tasks", "Tasks of the event loop; those of requests end with them", registry=self.registry
+        )
+        tasks.set_function(_tasks)
         self.triton_up = Gauge("depthlens_triton_up", "1 while the canary inference answers", registry=self.registry)
+
+    def watch_replicas(self, counts: "Retries") -> None:
+        """Show the servers' retries and models as `depthlens_retries_total` and `depthlens_model_up`."""
+        self.registry.register(_ReplicaCollector(counts))
 
     def watch_restarts(self, counts: "Restarts") -> None:
         """Show a supervisor's own counts as `depthlens_triton_restarts_total`."""
@@ -62,11 +77,43 @@ class Metrics:
         return generate_latest(self.registry)
 
 
+def _tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # scraped where no loop runs
+        return 0
+
+
 class Restarts(Protocol):
     """Whoever counts restarts of the server process and reloads of single models."""
 
     restarts: int
     reloads: int
+
+
+class Retries(Protocol):
+    """Whoever counts requests tried on a second server, and knows which models answer."""
+
+    retries: int
+
+    def state(self) -> Mapping[str, str]:
+        """`ok` or something else, by model."""
+        ...
+
+
+class _ReplicaCollector(Collector):
+    def __init__(self, counts: Retries) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Read at the scrape."""
+        yield CounterMetricFamily(
+            "depthlens_retries", "Inferences tried on a second server", value=self._counts.retries
+        )
+        up = GaugeMetricFamily("depthlens_model_up", "1 while some server's canary inference answers", labels=["model"])
+        for model, reason in self._counts.state().items():
+            up.add_metric([model], float(reason == "ok"))
+        yield up
 
 
 class _RestartCollector(Collector):

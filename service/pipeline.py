@@ -1,6 +1,6 @@
 """From the bytes of a photo to what the network says about it, and to the prepared scene for refocusing.
 
-bytes -> header check -> decode in a worker thread -> letterbox to the nearest fixed size -> Triton -> maps that know
+bytes -> header check -> decode, in a process that can be killed unless the file is ordinary -> letterbox to the nearest fixed size -> Triton -> maps that know
 their way back to the photo. Every step is cached by the content hash of the upload.
 """
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from service.cache import ByteCache
 from service.context import RequestContext, Stage
 from service.contract import MODELS, ModelSpec, Task
+from service.decoding.workers import DecodeWorkers
 from service.errors import UnknownModel
 from service.imaging import codec, depth, matte, people, refocus
 from service.imaging.codec import ImageHeader, Limits, Photo
@@ -40,11 +41,12 @@ TOKENS = "token"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An uploaded photo before decoding: its bytes, content hash and checked header."""
+    """An uploaded photo before decoding: its bytes, content hash, checked header, and whether threads may decode it."""
 
     data: bytes
     digest: str
     header: ImageHeader
+    ordinary: bool
 
     @property
     def size(self) -> tuple[int, int]:
@@ -115,11 +117,15 @@ def find_model(name: str | None, default: str, task: Task) -> ModelSpec:
 class Pipeline:
     """Decode, predict and prepare, with the CPU work in a bounded number of threads."""
 
-    def __init__(self, client: DepthClient, cache: ByteCache, *, limits: Limits, worker_threads: int) -> None:
+    def __init__(
+        self, client: DepthClient, cache: ByteCache, *, limits: Limits, worker_threads: int, decoders: DecodeWorkers
+    ) -> None:
         self._client = client
         self._cache = cache
         self._limits = limits
         self._worker_threads = worker_threads
+        self._decoders = decoders
+        self._answers = 0  # counts up when answers change
         self._workers: ThreadPoolExecutor | None = None
 
     async def in_worker(
@@ -136,8 +142,13 @@ class Pipeline:
         with context.timed(stage):
             return await asyncio.get_running_loop().run_in_executor(self._workers, call)
 
-    def close(self) -> None:
+    def start(self) -> None:
+        """Start the processes that decode, before the first photo needs one."""
+        self._decoders.start()
+
+    async def close(self) -> None:
         """Begin no more work."""
+        await self._decoders.close()
         if self._workers is not None:
             self._workers.shutdown(wait=False, cancel_futures=True)
             self._workers = None
@@ -147,22 +158,40 @@ class Pipeline:
 
         Scenes given out by token stay what they were when their holders first saw them.
         """
+        self._answers += 1
         self._cache.clear(keep=TOKENS)
 
     async def open(self, context: RequestContext, data: bytes) -> Upload:
-        """Check the header against the limits, before any decode."""
+        """Check the header against the limits, before any decode.
 
-        def inspect() -> Upload:
-            return Upload(data, hashlib.sha256(data).hexdigest(), codec.inspect(data, self._limits))
+        What the file states is read here. Only an ordinary one is then opened by a library in this process.
+        """
 
-        return await self.in_worker(context, "decode", inspect)
+        def survey() -> tuple[str, ImageHeader | None]:
+            structure = codec.survey(data, self._limits)
+            header = codec.inspect(data, self._limits) if structure.ordinary else None
+            return hashlib.sha256(data).hexdigest(), header
+
+        digest, header = await self.in_worker(context, "decode", survey)
+        if header is not None:
+            return Upload(data, digest, header, ordinary=True)
+        with context.timed("decode"):
+            return Upload(data, digest, await self._decoders.inspect(data, self._limits), ordinary=False)
+
+    async def _decode(self, context: RequestContext, upload: Upload, min_side: int | None = None) -> Photo:
+        if upload.ordinary:
+            return await self.in_worker(
+                context, "decode", codec.decode, upload.data, upload.header, min_side=min_side
+            )
+        with context.timed("decode"):
+            return await self._decoders.decode(upload.data, upload.header, min_side=min_side)
 
     async def photo(self, context: RequestContext, upload: Upload) -> Photo:
         """The photo in full, upright, sRGB."""
         cached: Photo | None = self._cache.get("photo", upload.digest)
         if cached is not None:
             return cached
-        photo = await self.in_worker(context, "decode", codec.decode, upload.data, upload.header)
+        photo = await self._decode(context, upload)
         self._cache.put("photo", upload.digest, photo, photo.nbytes)
         return photo
 
@@ -175,19 +204,17 @@ class Pipeline:
         if cached is not None:
             return cached
         letterbox = Letterbox.of(*upload.size)
-
-        def network_image() -> NDArray[np.uint8]:
-            source = photo or codec.decode(upload.data, upload.header, min_side=min(letterbox.content_size))
-            return letterbox.fit(source.pixels)
-
-        image = await self.in_worker(context, "decode", network_image)
+        answers = self._answers
+        source = photo or await self._decode(context, upload, min(letterbox.content_size))
+        image = await self.in_worker(context, "decode", letterbox.fit, source.pixels)
         with context.timed("infer"):
             prediction = await self._client.infer(
                 spec.name, image, timeout_s=context.deadline.remaining_s(), request_id=context.request_id
             )
         analysis = Analysis(prediction, letterbox)
         nbytes = sum(output.nbytes for output in prediction.outputs.values())
-        self._cache.put("analysis", key, analysis, nbytes)
+        if answers == self._answers:  # else a model that has been replaced since
+            self._cache.put("analysis", key, analysis, nbytes)
         return analysis
 
     async def focus_scene(
@@ -202,10 +229,12 @@ class Pipeline:
         own = await self.in_worker(context, "decode", maps.read, upload.size)
         photo: Photo | None = self._cache.get("photo", upload.digest)
         if photo is None:  # not kept under its own key as well: the scene holds its pixels
-            photo = await self.in_worker(context, "decode", codec.decode, upload.data, upload.header)
+            photo = await self._decode(context, upload)
+        answers = self._answers
         analysis = None if maps.complete else await self.analyse(context, upload, spec, photo)
         scene = await self.in_worker(context, "render", _prepare, photo, upload.header.mime, analysis, own, edge)
-        self._cache.put("scene", key, scene, scene.scene.nbytes)
+        if answers == self._answers:
+            self._cache.put("scene", key, scene, scene.scene.nbytes)
         return scene
 
 

@@ -333,6 +333,13 @@ class ModelList(BaseModel):
 
 
 class Health(BaseModel):
-    """Answer of the health routes."""
+    """Answer of the liveness route."""
 
-    status: Literal["live", "ready"]
+    status: Literal["live"]
+
+
+class Readiness(BaseModel):
+    """Answer of the readiness route."""
+
+    status: Literal["ready", "degraded"]
+    models: dict[str, str] = Field(description="`ok`, or why it does not answer, of each model behind the routes")

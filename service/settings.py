@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.addresses import parse_list
 from service.clients import Keys
 from service.contract import MODELS, Task
 
@@ -37,7 +38,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
 
     triton_url: str | None = Field(
-        None, description="`host:port` of a Triton gRPC endpoint; unset starts the embedded server"
+        None,
+        description="`host:port` of one Triton gRPC endpoint, or several separated by commas; a name may stand for "
+        "several addresses and is looked up again and again; unset starts the embedded server",
     )
     model_repository: Path = Field(
         Path("model_repository"), description="model repository of the embedded server, relative to where it starts"
@@ -62,9 +65,6 @@ class Settings(BaseSettings):
     max_side_px: PositiveInt = Field(65_535, description="longest side of a photo in pixels")
     max_points: PositiveInt = Field(1_000, description="most points in one `points=` query")
 
-    request_timeout_s: PositiveFloat = Field(30.0, description="deadline of a request that names none, in seconds")
-    max_request_timeout_s: PositiveFloat = Field(120.0, description="cap on the `X-Request-Timeout` header, in seconds")
-    max_upload_bytes: PositiveInt = Field(
     header_timeout_s: PositiveFloat = Field(
         8.0, description="time for a request's headers to arrive, from the connection or their first byte, in seconds"
     )
@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         4096, description="open connections; beyond it one without a request gives way, or the new one gets 503"
     )
 
+    request_timeout_s: PositiveFloat = Field(30.0, description="deadline of a request that names none, in seconds")
+    max_request_timeout_s: PositiveFloat = Field(120.0, description="cap on the `X-Request-Timeout` header, in seconds")
+    max_upload_bytes: PositiveInt = Field(
         512 * 2**20, description="memory for all request bodies together, in bytes; beyond it 503"
     )
     max_inflight: PositiveInt = Field(4, description="requests worked on at once; each may hold a decoded photo")
@@ -102,6 +105,15 @@ class Settings(BaseSettings):
         description="addresses and networks, separated by commas, whose `X-Forwarded-For` says who the client is",
     )
     worker_threads: PositiveInt = Field(2, description="threads that decode, render and encode")
+    decode_workers: PositiveInt = Field(
+        2, description="processes that decode all but small ordinary files; one that dies is started again"
+    )
+    decode_memory_bytes: PositiveInt = Field(
+        2**30, description="memory that decoding one file may take in such a process, in bytes; beyond it 422"
+    )
+    decode_cpu_s: PositiveFloat = Field(
+        10.0, description="processor time that decoding one file may take in such a process, in seconds; beyond it 422"
+    )
     cache_bytes: int = Field(
         512 * 2**20,
         ge=0,
@@ -123,6 +135,13 @@ class Settings(BaseSettings):
         0.0, ge=0, description="how long readiness answers 503 on SIGTERM before the listener closes, in seconds"
     )
     shutdown_timeout_s: PositiveFloat = Field(20.0, description="time for requests in flight to end on SIGTERM")
+
+    @field_validator("triton_url")
+    @classmethod
+    def _addresses(cls, given: str | None) -> str | None:
+        if given is not None:
+            parse_list(given)
+        return given
 
     @field_validator("api_key_hashes")
     @classmethod

@@ -4,10 +4,11 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from service.canary import Reason
 from service.errors import Draining, ModelUnavailable
 from service.gateway import GatewayDependency
 from service.routes.documentation import problems
-from service.schemas import Health
+from service.schemas import Health, Readiness
 
 router = APIRouter(tags=["service"])
 
@@ -19,13 +20,18 @@ async def live() -> Health:
 
 
 @router.get("/health/ready", summary="A real inference answered lately", responses=problems(503))
-async def ready(gateway: GatewayDependency) -> Health:
-    """200 while the canary inference succeeds: Triton's own readiness stays 200 after a model's process died."""
+async def ready(gateway: GatewayDependency) -> Readiness:
+    """200 while a canary inference succeeds: Triton's own readiness stays 200 after a model's process died.
+
+    Every model behind the routes has its canary; `degraded` when some of them do not answer. Their routes answer 503
+    (502 where the model gives no usable values), the others go on.
+    """
     if gateway.draining:
         raise Draining("The gateway is shutting down. Use another one.")
+    states = gateway.model_states()
     if gateway.not_ready_because is not None:
-        raise ModelUnavailable(f"The readiness inference does not answer: {gateway.not_ready_because}.")
-    return Health(status="ready")
+        raise ModelUnavailable(f"No model answers: {gateway.not_ready_because}.", extra={"models": states})
+    return Readiness(status="ready" if set(states.values()) == {Reason.OK} else "degraded", models=states)
 
 
 @router.get(

@@ -14,7 +14,7 @@ from service.errors import (
     ModelUnavailable,
     Overloaded,
 )
-from service.inference import CHANNEL_ARGUMENTS, DeadStub, TritonClient, translate
+from service.inference import CHANNEL_ARGUMENTS, DeadStub, TritonClient, VersionGone, translate
 
 SECRET = "at /opt/models/1/model.py(17) triton_python_backend_shm_region_4"
 
@@ -30,8 +30,9 @@ SECRET = "at /opt/models/1/model.py(17) triton_python_backend_shm_region_4"
         ("UNAVAILABLE", "Socket closed", ModelUnavailable),
         ("UNAVAILABLE", "This protocol is restricted, expecting header 'x'", ContractViolation),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceeded),
-        ("NOT_FOUND", "Request for unknown model: 'focus' is not found", ModelUnavailable),
-        ("NOT_FOUND", "'focus' has no available versions", ModelUnavailable),
+        ("UNAVAILABLE", "Request for unknown model: 'focus' version 1 is not at ready state", VersionGone),
+        ("NOT_FOUND", "Request for unknown model: 'focus' is not found", VersionGone),
+        ("NOT_FOUND", "'focus' has no available versions", VersionGone),
         ("INTERNAL", "Stub process 'focus_on_depth_0_0' is not healthy.", DeadStub),
         ("INTERNAL", "Failed to obtain the health mutex.", DeadStub),
         ("INTERNAL", "Failed to increase the shared memory pool size", ModelUnavailable),

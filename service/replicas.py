@@ -1,0 +1,312 @@
+"""One `DepthClient` over several Tritons: the least busy sound one answers, another one tries when it went away.
+
+Each model of each server is watched by a canary of its own and guarded by a breaker of its own, so that a broken model
+takes neither its server nor the other models out, and a lost server costs no request that another can answer.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from service.breaker import Breaker
+from service.canary import Canary, CanaryState, Reason
+from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
+from service.inference import DepthClient, Image, Prediction, ServedModel
+
+logger = logging.getLogger("depthlens.replicas")
+
+Resolve = Callable[[], Awaitable[tuple[str, ...] | None]]
+
+RESOLVE_PERIOD_S = 10.0
+"""Between two look-ups of the servers' names."""
+
+_UNREADY_RESOLVE_PERIOD_S = 1.0
+"""The same while a server does not answer: it may have another address now."""
+
+_RETIRE_TIMEOUT_S = 120.0
+"""How long requests to an address that is no longer named may take: the cap of their deadlines."""
+
+
+class Watched:
+    """One model of one server.
+
+    Args:
+        client: the server.
+        model: its model.
+        period_s: pause between two probes.
+        on_change: called when answers may no longer be what they were: another version, or a server that returned.
+    """
+
+    def __init__(self, client: DepthClient, model: str, period_s: float, on_change: Callable[[], None]) -> None:
+        self.canary = Canary(client, model, period_s=period_s, on_probe=self._probed)
+        self.breaker = Breaker(on_open=self.canary.wake)
+        self._on_change = on_change
+        self._version: str | None = None
+        self._was_gone = False
+
+    @property
+    def rank(self) -> int:
+        """0: to be asked. 1: answers, but wrongly, so asked when nobody else is there. 2: not to be asked."""
+        if self.breaker.open:
+            return 2
+        return int(self.canary.state.reason is Reason.FAILED)
+
+    def answered(self, version: str) -> None:
+        """A request was answered."""
+        self.breaker.answered()
+        if self._version not in (None, version):
+            self._on_change()
+        self._version = version
+
+    def _probed(self, state: CanaryState, error: DepthlensError | None) -> None:
+        if error is None:
+            self.breaker.probed(True)
+            if self._was_gone:
+                self._on_change()
+            self._was_gone = False
+            return
+        # What comes back may be another version; a slow moment changes nothing.
+        self._was_gone |= not isinstance(error, DeadlineExceeded)
+        if not state.ready:
+            self.breaker.probed(state.reason is Reason.FAILED)
+
+
+class Endpoint:
+    """One Triton at one address.
+
+    Attributes:
+        address: `address:port`; not for users' eyes.
+        client: the connection to it.
+        watched: its models that have a canary.
+        inflight: requests that it is working on for this gateway.
+    """
+
+    def __init__(
+        self, address: str, client: DepthClient, models: Sequence[str], period_s: float, on_change: Callable[[], None]
+    ) -> None:
+        self.address = address
+        self.client = client
+        self.watched = {model: Watched(client, model, period_s, on_change) for model in models}
+        self.inflight = 0
+        self._probing: list[asyncio.Task[None]] = []
+
+    def rank(self, model: str) -> int:
+        """As `Watched.rank`; a model without a canary is always asked, because nothing would close its breaker."""
+        return self.watched[model].rank if model in self.watched else 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether every canary's last word was good."""
+        return all(watched.canary.state.ready for watched in self.watched.values())
+
+    def start_probing(self) -> None:
+        """Run the canaries; once is enough."""
+        if not self._probing:
+            self._probing = [asyncio.create_task(watched.canary.run()) for watched in self.watched.values()]
+
+    async def stop_probing(self) -> None:
+        """Stop the canaries."""
+        for task in self._probing:
+            task.cancel()
+        await asyncio.gather(*self._probing, return_exceptions=True)
+        self._probing = []
+
+    async def infer(
+        self,
+        model: str,
+        image: Image,
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float,
+        request_id: str | None = None,
+    ) -> Prediction:
+        """See `DepthClient.infer`; tells the model's breaker how it went."""
+        watched = self.watched.get(model)
+        self.inflight += 1
+        try:
+            prediction = await self.client.infer(
+                model, image, outputs=outputs, timeout_s=timeout_s, request_id=request_id
+            )
+        except DepthlensError as error:
+            if watched is not None:
+                watched.breaker.failed(error)
+            raise
+        finally:
+            self.inflight -= 1
+        if watched is not None:
+            watched.answered(prediction.version)
+        return prediction
+
+
+class Replicas:
+    """`DepthClient` over every Triton behind one list of addresses.
+
+    Args:
+        resolve: the servers' addresses now, None when they could not be looked up.
+        connect: makes the client of an address.
+        models: those that get a canary.
+        canary_period_s: pause between two probes of a model.
+        resolve_period_s: pause between two look-ups; None when addresses cannot change.
+        on_change: called when answers may no longer be what they were.
+
+    Attributes:
+        retries: requests that were tried a second time, on another server.
+    """
+
+    def __init__(
+        self,
+        resolve: Resolve,
+        connect: Callable[[str], DepthClient],
+        models: Sequence[str],
+        *,
+        canary_period_s: float = 1.0,
+        resolve_period_s: float | None = None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._resolve = resolve
+        self._connect = connect
+        self._models = tuple(dict.fromkeys(models))
+        self._canary_period_s = canary_period_s
+        self._resolve_period_s = resolve_period_s
+        self.on_change = on_change
+        self._turn = 0
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.endpoints: list[Endpoint] = []
+        self.retries = 0
+
+    async def watch(self) -> None:
+        """Look addresses up and probe the servers, until cancelled."""
+        try:
+            while True:
+                await self._update()
+                for endpoint in self.endpoints:
+                    endpoint.start_probing()
+                period_s = self._resolve_period_s
+                if period_s is None:
+                    await asyncio.Event().wait()
+                else:
+                    sound = self.endpoints and all(endpoint.sound for endpoint in self.endpoints)
+                    await asyncio.sleep(period_s if sound else min(period_s, _UNREADY_RESOLVE_PERIOD_S))
+        finally:
+            await asyncio.gather(*(endpoint.stop_probing() for endpoint in self.endpoints))
+
+    async def infer(
+        self,
+        model: str,
+        image: Image,
+        *,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float,
+        request_id: str | None = None,
+    ) -> Prediction:
+        """See `DepthClient.infer`.
+
+        An inference changes nothing, so one that its server did not finish because it, or the model there, went away
+        is tried once more on another one. A deadline is the caller's, so what missed it is not tried again.
+
+        Raises:
+            ModelUnavailable: at once, when no server has the model.
+        """
+        ends_at = time.monotonic() + timeout_s
+        if not self.endpoints:
+            await self._update()
+        endpoint = self._least_busy(model)
+        if endpoint is None:
+            raise ModelUnavailable(f"No inference server has the model {model} at this moment. Try again.")
+        try:
+            return await endpoint.infer(model, image, outputs=outputs, timeout_s=timeout_s, request_id=request_id)
+        except ModelUnavailable:
+            another = self._least_busy(model, but=endpoint)
+            if another is None:
+                raise
+        self.retries += 1
+        return await another.infer(
+            model, image, outputs=outputs, timeout_s=ends_at - time.monotonic(), request_id=request_id
+        )
+
+    def _least_busy(self, model: str, but: Endpoint | None = None) -> Endpoint | None:
+        ranks = {endpoint.address: endpoint.rank(model) for endpoint in self.endpoints if endpoint is not but}
+        best = min(ranks.values(), default=2)
+        if best == 2:
+            return None
+        able = [endpoint for endpoint in self.endpoints if ranks.get(endpoint.address) == best]
+        self._turn += 1  # equals take turns
+        return min(
+            (able[(self._turn + index) % len(able)] for index in range(len(able))), key=lambda each: each.inflight
+        )
+
+    def state(self) -> dict[str, Reason]:
+        """Of each model with a canary, whether some server answers, else why the first does not."""
+        states: dict[str, Reason] = {}
+        for model in self._models:
+            reasons = [
+                Reason.UNAVAILABLE
+                if watched.breaker.open and watched.canary.state.ready
+                else watched.canary.state.reason
+                for watched in (endpoint.watched[model] for endpoint in self.endpoints)
+            ]
+            states[model] = Reason.OK if Reason.OK in reasons else (reasons or [Reason.STARTING])[0]
+        return states
+
+    async def is_ready(self, model: str) -> bool:
+        """See `DepthClient.is_ready`: whether any server says so."""
+        return any(await asyncio.gather(*(endpoint.client.is_ready(model) for endpoint in self._answering())))
+
+    async def served_models(self) -> list[ServedModel]:
+        """See `DepthClient.served_models`: of all servers together, each version once."""
+        if not self.endpoints:
+            await self._update()
+        lists = await asyncio.gather(*(endpoint.client.served_models() for endpoint in self._answering()))
+        merged: dict[tuple[str, str], ServedModel] = {}
+        for served in (served for entries in lists for served in entries):
+            known = merged.get((served.name, served.version))
+            if known is None or not known.ready:
+                merged[served.name, served.version] = served
+        return list(merged.values())
+
+    def _answering(self) -> list[Endpoint]:
+        """The servers that are worth a question: all of them where none is."""
+        found = [endpoint for endpoint in self.endpoints if any(w.rank < 2 for w in endpoint.watched.values())]
+        return found or self.endpoints
+
+    async def close(self) -> None:
+        """See `DepthClient.close`."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        endpoints, self.endpoints = self.endpoints, []
+        await asyncio.gather(*(endpoint.client.close() for endpoint in endpoints))
+
+    async def _update(self) -> None:
+        """Make the endpoints those that are named now; keep the old ones when nobody can say."""
+        addresses = await self._resolve()
+        if not addresses:
+            return
+        gone = [endpoint for endpoint in self.endpoints if endpoint.address not in addresses]
+        known = {endpoint.address: endpoint for endpoint in self.endpoints if endpoint.address in addresses}
+        new = [address for address in addresses if address not in known]
+        for address in new:
+            known[address] = Endpoint(
+                address, self._connect(address), self._models, self._canary_period_s, lambda: self.on_change()
+            )
+        self.endpoints = [known[address] for address in addresses]
+        for endpoint in gone:
+            task = asyncio.create_task(_retire(endpoint))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        if gone:
+            logger.info("inference servers: %d new, %d gone, %d now", len(new), len(gone), len(self.endpoints))
+
+
+async def _retire(endpoint: Endpoint) -> None:
+    """Close the connection to an address that is no longer named once its requests have ended."""
+    try:
+        await endpoint.stop_probing()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RETIRE_TIMEOUT_S):
+                while endpoint.inflight:
+                    await asyncio.sleep(0.1)
+    finally:
+        await endpoint.client.close()
