@@ -1,7 +1,6 @@
 """The command line: `depthlens serve`, `depthlens keys`."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ from service import __version__
 from service.clients import hash_of, new_key
 from service.embedded.binary import BinaryMissingError
 from service.embedded.supervisor import TritonStartError
+from service.logs import configure
 from service.server import bind, serve
 from service.settings import Settings
 
@@ -41,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first = error.errors()[0]
         given_value = "" if "key" in str(first["loc"][0]) else f" (given: {first['input']!r})"  # it may be one
         return _fail(f"setting {first['loc'][0]}: {first['msg']}{given_value}", 2)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
-    )
+    configure(settings.log_level)
     try:
         listener = bind(settings.host, settings.port)
     except OSError as error:

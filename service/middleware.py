@@ -14,6 +14,7 @@ from service.problems import problem_response
 
 logger = logging.getLogger("depthlens.access")
 
+_LOGGED_METHOD = 20
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -64,7 +65,7 @@ class RequestMiddleware:
             self._metrics.cancelled.labels(context.stage).inc()
         logger.info(
             "%s %s %s %s %.1fms id=%s",
-            scope["method"],
+            scope["method"][:_LOGGED_METHOD],  # any token is one
             route,
             status,
             context.problem_code,

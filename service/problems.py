@@ -19,7 +19,9 @@ from service.errors import (
     DepthlensError,
     InvalidParameter,
     OutsideImage,
+    Overloaded,
     TooLarge,
+    UndecodableImage,
     UnsupportedMedia,
 )
 from service.imaging import errors as imaging_errors
@@ -31,6 +33,7 @@ _IMAGE_ERRORS: dict[type[imaging_errors.ImageError], type[DepthlensError]] = {
     imaging_errors.UnsupportedFormat: UnsupportedMedia,
     imaging_errors.DamagedImage: BrokenImage,
     imaging_errors.ImageTooLarge: TooLarge,
+    imaging_errors.ImageTooCostly: UndecodableImage,
     imaging_errors.OutsideImage: OutsideImage,
     imaging_errors.ImageError: BadRequest,
 }
@@ -64,7 +67,7 @@ def problem_response(error: Exception, request: Request) -> Response:
     ours = to_error(error, request)
     context: RequestContext = request.state.context
     context.problem_code = ours.code
-    if ours.status >= 500:
+    if ours.status >= 500 and not isinstance(ours, Overloaded):  # under overload the access log says it often enough
         cause = error if ours.status == 500 else None
         logger.error("request %s: %s %s", context.request_id, ours.code, ours.detail, exc_info=cause)
     headers = {"Content-Type": PROBLEM_MEDIA_TYPE, **ours.headers}
