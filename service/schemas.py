@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,9}", re.ASCII)
 
 
 def parse_decimal(text: str) -> float | None:
@@ -24,10 +25,23 @@ def _decimal(value: Any) -> Any:
     return value
 
 
-Number = Annotated[float, BeforeValidator(_decimal), Field(allow_inf_nan=False)]
+def _whole(value: Any) -> Any:
+    if isinstance(value, str) and not _WHOLE.fullmatch(value.strip(" ")):
+        raise ValueError("must be a plain whole number")
+    return value
+
+
+# Behind the bounds, so that pydantic writes those as `minimum` and `maximum` into the OpenAPI document: those that
+# come after a validator of ours it knows by no name that JSON Schema has.
+Decimal = BeforeValidator(_decimal)
+"""Read as `parse_decimal` does."""
+Whole = BeforeValidator(_whole)
+"""Read as ASCII digits with or without a sign; pydantic's own parser would also take `1_0`."""
+
+Number = Annotated[float, Field(allow_inf_nan=False), Decimal]
 """A finite number written in ASCII digits."""
 
-Share = Annotated[Number, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False), Decimal]
 
 ModelName = Annotated[
     str | None, Field(max_length=100, description="served model; see `GET /models`. Default: the gateway's setting")
@@ -115,7 +129,8 @@ class DepthQuery(_Query):
         ),
     ] = None
     focal_px: Annotated[
-        Number | None, Field(gt=0.0, le=1e6, description="focal length in pixels; for metric models only")
+        Annotated[float, Field(gt=0.0, le=1e6), Decimal] | None,
+        Field(description="focal length in pixels; for metric models only"),
     ] = None
 
 
@@ -151,23 +166,20 @@ class FocusQuery(_Query):
         ),
     ] = []
     f_number: Annotated[
-        Number | None, Field(ge=1.0, le=22.0, description="aperture: larger = less blur; default 2.8")
+        Annotated[float, Field(ge=1.0, le=22.0), Decimal] | None,
+        Field(description="aperture: larger = less blur; default 2.8"),
     ] = None
     blur: Annotated[Share | None, Field(description="strength instead of `f_number`: 0 = none, 1 = f/1.4")] = None
     max_coc: Annotated[
-        Number | None,
+        Annotated[float, Field(ge=0.0, le=0.06), Decimal] | None,
         Field(
-            ge=0.0,
-            le=0.06,
             description="largest radius of the circle of confusion as a share of the long side; the lens is stopped "
             "down until this photo has none larger. Default 0.06",
         ),
     ] = None
     depth_range: Annotated[
-        Number | None,
+        Annotated[float, Field(ge=0.0, le=0.2), Decimal] | None,
         Field(
-            ge=0.0,
-            le=0.2,
             description="half width of the inverse depths (0..1) that stay sharp. Default: 0 with a person, "
             "max(0.01, 1.5 MAD round the click) in plane mode",
         ),
@@ -176,11 +188,13 @@ class FocusQuery(_Query):
     back: Annotated[Share, Field(description="share of the blur that is left to what is farther")] = 1.0
     blades: Annotated[
         int,
+        Whole,
         AfterValidator(_blades),
         Field(description="corners of the aperture; 0 = a disc", json_schema_extra={"enum": list(_BLADES)}),
     ] = 0
     rotation: Annotated[
-        Number, Field(ge=-360.0, le=360.0, description="turn of the aperture in degrees against the clock")
+        Annotated[float, Field(ge=-360.0, le=360.0), Decimal],
+        Field(description="turn of the aperture in degrees against the clock"),
     ] = 0.0
     curvature: Annotated[Share, Field(description="of the blades: 0 = straight, 1 = a disc")] = 0.0
     highlights: Annotated[
@@ -209,24 +223,25 @@ class FocusQuery(_Query):
     rack_rx: Annotated[Share | None, Field(description="share of the width, instead of `rack_x`")] = None
     rack_ry: Annotated[Share | None, Field(description="share of the height, instead of `rack_y`")] = None
     rack_person: Annotated[
-        int | None, Field(ge=0, le=999, description="person to pull the focus to, instead of a point")
+        Annotated[int, Field(ge=0, le=999), Whole] | None,
+        Field(description="person to pull the focus to, instead of a point"),
     ] = None
     rack_frames: Annotated[
-        int | None,
+        Annotated[int, Field(ge=2, le=48), Whole] | None,
         Field(
-            ge=2,
-            le=48,
             description="frames of the focus pull; default 24. Each is reduced to its share "
             "of the server's pixels for one pull; see `X-Rack-Size`",
         ),
     ] = None
-    rack_fps: Annotated[Number | None, Field(ge=1.0, le=60.0, description="frames per second; default 24")] = None
+    rack_fps: Annotated[
+        Annotated[float, Field(ge=1.0, le=60.0), Decimal] | None, Field(description="frames per second; default 24")
+    ] = None
     model: ModelName = None
     format: Annotated[
         str | None,
         _named(FocusFormat, "wins over `Accept`; default: the input's own format, else the first that `output` has"),
     ] = None
-    quality: Annotated[int, Field(ge=1, le=100, description="of JPEG, WebP and AVIF")] = 92
+    quality: Annotated[int, Field(ge=1, le=100, description="of JPEG, WebP and AVIF"), Whole] = 92
 
 
 class Problem(BaseModel):
@@ -343,3 +358,18 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "degraded"]
     models: dict[str, str] = Field(description="`ok`, or why it does not answer, of each model behind the routes")
+
+
+class ModelVersions(BaseModel):
+    """What the servers have of one model."""
+
+    name: str
+    version: str | None = Field(description="the one that serves; null where the model is not loaded")
+    loaded: list[list[str]] = Field(description="versions that each server has loaded")
+    previous: list[str] = Field(description="what `rollback` goes back to, the next one first")
+
+
+class ModelVersionsList(BaseModel):
+    """What the servers have of each model."""
+
+    models: list[ModelVersions]
