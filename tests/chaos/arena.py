@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import os
+import re
 import shutil
 import sys
 import tempfile
@@ -47,10 +49,11 @@ class Gateway(Process):
             self._port = min(ports)
         return self._port
 
-    async def connect(self) -> Wire:
-        """A connection of its own, closed at the end of the run."""
+    async def connect(self, *, kept: bool = True) -> Wire:
+        """A connection of its own, closed at the end of the run; not `kept`, the caller closes it."""
         wire = await Wire.open(self.port, self._arena.record)
-        self._arena.wires.append(wire)
+        if kept:
+            self._arena.wires.append(wire)
         return wire
 
     async def ask(
@@ -128,7 +131,7 @@ class Triton(Process):
 
 
 class Stage:
-    """What the rows of one matrix share: a directory, a Triton of tiny networks, one of a puppet, all bodies of errors.
+    """What the rows of one matrix share: a directory, a Triton of tiny networks, one of a puppet, the errors seen.
 
     Args:
         directory: for logs and repositories, new and empty; by default a temporary one.
@@ -136,7 +139,7 @@ class Stage:
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or Path(tempfile.mkdtemp(prefix="depthlens-chaos-"))
-        self.errors: list[bytes] = []
+        self.errors: dict[tuple[int, bytes], Answer] = {}
         self.repository = make_repository(self.directory / "tiny")
         self._shared: dict[str, Triton] = {}
         self._runs = 0
@@ -200,9 +203,24 @@ class Arena:
         return seconds * self._relaxed
 
     def record(self, answer: Answer) -> None:
-        """Keep the bodies of errors: a row of its own looks for secrets in all of them."""
-        if answer.status >= 400:
-            self.stage.errors.append(answer.body)
+        """Keep errors, each kind once: a row of its own looks for secrets in all of them."""
+        if answer.status >= 400 and self.control is None:
+            code = re.search(rb'"detail":"[^"]{0,40}', answer.body)
+            self.stage.errors.setdefault((answer.status, code[0] if code else answer.body[:40]), answer)
+
+    def own_shm(self, size: str = "1g", more: str = "true") -> list[str]:
+        """Command under which a process has an empty `/dev/shm` of its own, where this user may arrange that.
+
+        It is seen from outside as `/proc/<pid>/root/dev/shm`.
+
+        Args:
+            size: of the file system, as mount has it.
+            more: shell commands to run there before.
+        """
+        if os.geteuid() != 0:
+            return []
+        mount = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && {more} && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", mount, "sh"]
 
     def logs(self) -> str:
         """The last lines of every process of this run, answered requests left out."""

@@ -62,8 +62,8 @@ class Process:
         """Resident memory of this process in MB (10^6 bytes)."""
         return rss_mb(self.pid)
 
-    def family_rss_mb(self) -> float:
-        """Resident memory of this process and all below it, pages shared by several counted in each."""
+    def family_mb(self) -> float:
+        """Resident memory of this process and all below it in MB, pages shared by several counted in each."""
         return sum(rss_mb(pid) for pid in (self.pid, *descendants(self.pid)))
 
     def fds(self) -> int:

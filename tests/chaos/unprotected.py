@@ -88,6 +88,51 @@ def _known_models() -> None:
     inference._contract_entry = lambda name: named(name, name, None)
 
 
+@without("leak")
+def _leak() -> None:
+    """Nothing is removed: every request leaves 32 kB behind, which the judge of long runs has to notice."""
+    from service.middleware import RequestMiddleware
+
+    handle, kept = RequestMiddleware.__call__, []
+
+    async def leaking(self, scope, receive, send):  # type: ignore[no-untyped-def]
+        kept.append(b"x" * 32_768)
+        await handle(self, scope, receive, send)
+
+    RequestMiddleware.__call__ = leaking  # type: ignore[method-assign]
+
+
+@without("admission")
+def _admission() -> None:
+    """Everything is worked on at once, as in a server without a bound."""
+    from service.admission import Admission
+
+    bounded = Admission.__init__
+    Admission.__init__ = lambda self, places, *rest: bounded(self, 10**6, *rest)  # type: ignore[method-assign]
+
+
+@without("wait-bound")
+def _wait_bound() -> None:
+    """Requests wait as long as their deadlines allow."""
+    from service.admission import Admission
+
+    bounded = Admission.__init__
+
+    def patient(self, places, waiting, wait_s, metrics):  # type: ignore[no-untyped-def]
+        bounded(self, places, waiting, 1e6, metrics)
+
+    Admission.__init__ = patient  # type: ignore[method-assign]
+
+
+@without("fair-share")
+def _fair_share() -> None:
+    """One queue for all, first come first served."""
+    from service.clients import Clients
+
+    identify = Clients.identify
+    Clients.identify = lambda self, connection: identify(self, connection) and "all"  # type: ignore[method-assign]
+
+
 def main() -> int:
     """Remove the protection named first, then run the service with the rest of the arguments."""
     name, *arguments = sys.argv[1:]
