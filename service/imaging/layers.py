@@ -29,6 +29,7 @@ _LEVEL_REACH_PX: Final = 4
 _LEVEL_WINDOW_PX: Final = 9
 _STRIP_ROWS: Final = 128  # at a time: what is worked on stays in the processor's cache
 _GRID: Final = 4  # largest working scale; sides are padded to a multiple of it
+_CELL_PX: Final = 16  # a multiple of it: how finely the places of a layer's parts are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,21 @@ class _Window:
     left: int
     right: int
 
+    def meets(self, other: "_Window") -> bool:
+        """Whether the two have a pixel in common."""
+        return (
+            self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
+        )
+
+    def with_(self, other: "_Window") -> "_Window":
+        """The smallest one that holds both."""
+        return _Window(
+            min(self.top, other.top),
+            max(self.bottom, other.bottom),
+            min(self.left, other.left),
+            max(self.right, other.right),
+        )
+
     def at(self, scale: int) -> tuple[slice, slice]:
         """Rows and columns at a working scale."""
         return slice(self.top // scale, self.bottom // scale), slice(self.left // scale, self.right // scale)
@@ -190,16 +206,14 @@ def composite(light: FloatMap, sharp: FloatMap, layers: Stack, aperture: Apertur
         for index in indices:
             radius = abs(layers.radii[index])
             scale = _scale(layers, index)
-            window = _window(layers, index)
-            if window is None:
-                continue
-            rgba = _layer(sharp if index == layers.focal else light, layers, index, scale, window)
-            if index != layers.focal:
-                rgba = blur(rgba, radius, scale, aperture, inverted=index > layers.focal)
-            if group is None:
-                group = _Pile(np.zeros((size[0] // scale, size[1] // scale, 4), np.float32), scale)
-            part = group.rgba[window.at(scale)]
-            part[...] = over(part, rgba)
+            for window in _windows(layers, index):
+                rgba = _layer(sharp if index == layers.focal else light, layers, index, scale, window)
+                if index != layers.focal:
+                    rgba = blur(rgba, radius, scale, aperture, inverted=index > layers.focal)
+                if group is None:
+                    group = _Pile(np.zeros((size[0] // scale, size[1] // scale, 4), np.float32), scale)
+                part = group.rgba[window.at(scale)]
+                part[...] = over(part, rgba)
         if group is None:
             continue
         if indices[0] > layers.focal:
@@ -236,24 +250,38 @@ def _joined(pile: _Pile, group: _Pile, size: Size) -> _Pile:
     return _Pile(over(pile.at(scale, size), group.at(scale, size)), scale)
 
 
-def _window(layers: Stack, index: int) -> _Window | None:
-    """Where layer `index` can be seen: what is its own, wider by its blur and by that of all that hides it."""
+def _windows(layers: Stack, index: int) -> list[_Window]:
+    """Where layer `index` can be seen: what is its own, wider by its blur and by that of all that hides it.
+
+    A rectangle for each of its parts; those that would meet are one.
+    """
     height, width = layers.place.shape
     if index == 0:
-        return _Window(0, height, 0, width)
-    own = np.abs(layers.place - np.float32(index)) < 1
+        return [_Window(0, height, 0, width)]
+    own = (np.abs(layers.place - np.float32(index)) < 1).view(np.uint8)
     around = layers.fringe.around(index)
-    own[layers.fringe.rows[around], layers.fringe.columns[around]] = True
-    rows, columns = np.flatnonzero(own.any(axis=1)), np.flatnonzero(own.any(axis=0))
-    if rows.size == 0:
-        return None
-    reach = math.ceil(abs(layers.radii[index]) + max(layers.radii[-1], 0)) + 2 * _GRID
-    return _Window(
-        max(0, (int(rows[0]) - reach) // _GRID * _GRID),
-        min(height, -(-(int(rows[-1]) + 1 + reach) // _GRID) * _GRID),
-        max(0, (int(columns[0]) - reach) // _GRID * _GRID),
-        min(width, -(-(int(columns[-1]) + 1 + reach) // _GRID) * _GRID),
-    )
+    own[layers.fringe.rows[around], layers.fringe.columns[around]] = 1
+    cells = np.maximum.reduceat(own, np.arange(0, height, _CELL_PX), axis=0)
+    cells = np.maximum.reduceat(cells, np.arange(0, width, _CELL_PX), axis=1)
+    reach = math.ceil((abs(layers.radii[index]) + max(layers.radii[-1], 0) + 2 * _GRID) / _CELL_PX)
+    wide = cv2.dilate(cells, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    _, _, stats, _ = cv2.connectedComponentsWithStats(wide, connectivity=8)
+    found: list[_Window] = []
+    for left, top, across, down, _ in stats[1:]:
+        window = _Window(int(top), int(top + down), int(left), int(left + across))
+        while meeting := next((other for other in found if window.meets(other)), None):
+            found.remove(meeting)
+            window = window.with_(meeting)
+        found.append(window)
+    return [
+        _Window(
+            one.top * _CELL_PX,
+            min(height, one.bottom * _CELL_PX),
+            one.left * _CELL_PX,
+            min(width, one.right * _CELL_PX),
+        )
+        for one in found
+    ]
 
 
 def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: _Window) -> FloatMap:
@@ -275,11 +303,12 @@ def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: _Wind
 
 
 def _lay_fringe(rgba: FloatMap, known: FloatMap, fringe: Fringe, index: int, window: _Window) -> None:
-    """Lay what mixed pixels show of nearer things over layer `index`, (h, w, 4) at full size: it is `known`."""
+    """Lay what mixed pixels show of nearer things over layer `index` in a window, at full size: it is `known`."""
     around = fringe.around(index)
     if around.stop == around.start:
         return
-    part = fringe.rgba[around]
     rows, columns = fringe.rows[around] - window.top, fringe.columns[around] - window.left
+    inside = (rows >= 0) & (rows < known.shape[0]) & (columns >= 0) & (columns < known.shape[1])
+    rows, columns, part = rows[inside], columns[inside], fringe.rgba[around][inside]
     rgba[rows, columns] = rgba[rows, columns] * (1 - part[:, 3:]) + part
     known[rows, columns] = known[rows, columns] * (1 - part[:, 3]) + part[:, 3]
