@@ -15,7 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.edge import Edge
+from service.connections import Connections
+from service.edge import GuardedProtocol
 from service.embedded.settings import EmbeddedSettings
 from service.embedded.supervisor import Supervisor
 from service.gateway import Gateway
@@ -104,10 +105,10 @@ def make_server(app: FastAPI, listener: socket.socket) -> GatewayServer:
     """The server of an application of `create_app` behind the guarded HTTP edge; needs a running loop."""
     gateway: Gateway = app.state.gateway
     settings = gateway.settings
-    edge = Edge(settings, gateway.metrics)
+    protocol = partial(GuardedProtocol, Connections(settings, gateway.metrics))
     config = uvicorn.Config(
         app,
-        http=cast(type[asyncio.Protocol], edge.protocol),  # h11: httptools takes headers of any size
+        http=cast(type[asyncio.Protocol], protocol),  # h11: httptools takes headers of any size
         ws="none",
         log_config=None,
         log_level="warning",

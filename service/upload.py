@@ -4,6 +4,7 @@ Both give the same bytes. Nothing is written to disk: parts stay in memory, and 
 the limit.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import BadRequest, ClientLeft, EmptyBody, Overloaded, TooLarge, UnsupportedMedia
+from service.errors import BadRequest, ClientLeft, EmptyBody, Overloaded, TooLarge, TooManyRequests, UnsupportedMedia
 
 FIELD = "image"
 _MAX_PARTS = 16
@@ -50,41 +51,77 @@ class _InMemoryParser(MultiPartParser):
     """Starlette's parser, keeping parts in memory: the body limit bounds them already."""
 
     spool_max_size = 2**40
+    complete = False
+
+    def on_end(self) -> None:
+        """The last boundary has come."""
+        self.complete = True
+
+    def close(self) -> None:
+        """Free what the parts hold, those that were cut off among them."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 class UploadMemory:
-    """Bytes that the bodies of all requests hold together, bounded."""
+    """Bytes that the bodies of all requests hold together, bounded.
+
+    The bodies of one client together hold no more than is left, so that there is always some for one that has none.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._held_bytes: Counter[str] = Counter()
+        """By client; those that hold none are not there."""
         self.used_bytes = 0
 
     @contextmanager
-    def share(self) -> Iterator["UploadShare"]:
+    def share(self, client: str) -> Iterator["UploadShare"]:
         """One request's share, given back at the end of the block."""
-        share = UploadShare(self)
+        share = UploadShare(self, client)
         try:
             yield share
         finally:
-            self.used_bytes -= share.held_bytes
+            self.count(-share.held_bytes, client)
 
-    def take(self, count: int) -> None:
-        """Count `count` more bytes; Overloaded when there is no room for them."""
-        if self.used_bytes + count > self._max_bytes:
+    def check_room(self, count: int, share: "UploadShare") -> None:
+        """See `UploadShare.check_room`."""
+        left = self._max_bytes - self.used_bytes - count
+        if left < 0:
             raise Overloaded("Too many photos are being uploaded at once. Try again later.")
+        held = self._held_bytes.get(share.client, 0)
+        if held > share.held_bytes and held + count > left:
+            raise TooManyRequests("Too many photos of yours are being uploaded at once. Try again later.")
+
+    def count(self, count: int, client: str) -> None:
+        """`count` bytes more are held by a client, or fewer."""
         self.used_bytes += count
+        self._held_bytes[client] += count
+        if not self._held_bytes[client]:
+            del self._held_bytes[client]
 
 
 class UploadShare:
-    """What one request holds of an `UploadMemory`."""
+    """What one request of a client holds of an `UploadMemory`."""
 
-    def __init__(self, memory: UploadMemory) -> None:
+    def __init__(self, memory: UploadMemory, client: str) -> None:
         self._memory = memory
+        self.client = client
         self.held_bytes = 0
 
+    def check_room(self, count: int) -> None:
+        """Whether `count` bytes more could be held; holds nothing yet, as not all keep their word.
+
+        Raises:
+            Overloaded: there are not so many left.
+            TooManyRequests: other uploads of this client hold as many as would be left.
+        """
+        self._memory.check_room(count, self)
+
     def take(self, count: int) -> None:
-        """Hold `count` more bytes, or Overloaded."""
-        self._memory.take(count)
+        """Hold `count` more bytes; raises as `check_room`."""
+        self.check_room(count)
+        self._memory.count(count, self.client)
         self.held_bytes += count
 
 
@@ -128,20 +165,22 @@ async def read_parts(request: Request, max_bytes: int, share: UploadShare, maps:
 
     Raises:
         Overloaded: all bodies together would hold more memory than allowed.
+        TooManyRequests: this client's bodies would.
         UnsupportedMedia: a content type or encoding that carries no image.
         TooLarge: more than `max_bytes`, declared or received.
         BadRequest: a multipart body that cannot be parsed, has a field twice or one that is not known.
         ClientLeft: the client went during the upload.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower()
     if encoding not in ("", "identity"):
         raise UnsupportedMedia(
-            "Compressed request bodies are not read; send the image file as it is.",
+            "Compressed request bodies are not read; send the image file as it is, without Content-Encoding.",
             code="unsupported_encoding",
             field="Content-Encoding",
             value=encoding[:40],
+            limit="identity",
         )
-    _check_declared_length(request, max_bytes)
+    _check_declared_length(request, max_bytes, share)
     content_type = request.headers.get("content-type", "application/octet-stream").split(";")[0].strip().lower()
     try:
         if content_type == "multipart/form-data":
@@ -160,7 +199,8 @@ async def read_parts(request: Request, max_bytes: int, share: UploadShare, maps:
     )
 
 
-def _check_declared_length(request: Request, max_bytes: int) -> None:
+def _check_declared_length(request: Request, max_bytes: int, share: UploadShare) -> None:
+    """Before anything is read: a client that asked with `Expect: 100-continue` need not send what is refused."""
     declared = request.headers.get("content-length")
     if declared is None:
         return
@@ -168,6 +208,7 @@ def _check_declared_length(request: Request, max_bytes: int) -> None:
         raise BadRequest("Content-Length is not a number.", field="Content-Length", value=declared[:40])
     if int(declared) > max_bytes:
         raise _too_large(int(declared), max_bytes)
+    share.check_room(int(declared))
 
 
 def _too_large(size: int, max_bytes: int) -> TooLarge:
@@ -192,14 +233,16 @@ async def _from_multipart(request: Request, max_bytes: int, share: UploadShare, 
         request.headers, stream, max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=max_bytes
     )
     try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise BadRequest(f"The multipart body cannot be parsed: {error.message}", field="body") from error
-    except (KeyError, UnicodeDecodeError, ValueError) as error:
-        raise BadRequest("The multipart body cannot be parsed.", field="body") from error
-    finally:
-        await stream.aclose()
-    try:
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise BadRequest(f"The multipart body cannot be parsed: {error.message}", field="body") from error
+        except (KeyError, UnicodeDecodeError, ValueError) as error:
+            raise BadRequest("The multipart body cannot be parsed.", field="body") from error
+        finally:
+            await stream.aclose()
+        if not parser.complete:
+            raise BadRequest("The multipart body ends before its last boundary.", field="body")
         if not maps and FIELD not in form:
             raise _missing()
         known = {FIELD, *maps}
@@ -212,7 +255,7 @@ async def _from_multipart(request: Request, max_bytes: int, share: UploadShare, 
             )
         return {name: await _file(name, form.getlist(name)) for name in form if name in known}
     finally:
-        await form.close()
+        parser.close()
 
 
 async def _file(name: str, parts: list[str | UploadFile]) -> bytes:

@@ -1,7 +1,5 @@
 """The gateway as `depthlens serve` runs it, on the fake client, in a thread of this process; and raw sockets to it."""
 
-import http.client
-import io
 import json
 import socket
 import threading
@@ -84,14 +82,6 @@ class Said:
         return json.loads(self.body)
 
 
-class _Bytes:
-    def __init__(self, data: bytes) -> None:
-        self.stream = io.BytesIO(data)
-
-    def makefile(self, *_: object) -> io.BytesIO:
-        return self.stream
-
-
 def heard(connection: socket.socket) -> Said:
     """The first answer, once the gateway has closed the connection."""
     start = time.monotonic()
@@ -106,12 +96,12 @@ def heard(connection: socket.socket) -> Said:
 
 
 def parsed(data: bytes, after_s: float = 0.0) -> Said:
-    source = _Bytes(data)
-    answer = http.client.HTTPResponse(source)  # type: ignore[arg-type]
-    answer.begin()
-    body = answer.read()
-    headers = {name.lower(): value for name, value in answer.getheaders()}
-    return Said(answer.status, headers, body, source.stream.read() if not source.stream.closed else b"", after_s)
+    """The first of the answers in `data`."""
+    head, _, rest = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    length = int(headers["content-length"])
+    return Said(int(first.split()[1]), headers, rest[:length], rest[length:], after_s)
 
 
 def until(condition: Callable[[], bool], within_s: float = 10.0) -> float:
