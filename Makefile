@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test chaos bench bench-refocus export train-smoke compose-test clean
+.PHONY: help serve test chaos soak bench bench-refocus export train-smoke compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: $(VENV)/.test ## Install everything, then ruff, mypy and pytest
 
 chaos: $(VENV)/.test ## The fault matrix against real processes, with negative controls, into docs/results/chaos.md
 	$(BIN)/python -m tests.chaos
+
+soak: $(VENV)/.test ## 50,000 requests: memory, descriptors, tasks and shared memory flat, into docs/results/soak.md
+	$(BIN)/python -m tests.chaos.soak
 
 bench: $(VENV)/.test ## Benchmarks beside their peers, tables into docs/results/
 	$(BIN)/python -m tests.benchmarks
