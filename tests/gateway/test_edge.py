@@ -262,7 +262,7 @@ def test_expect_100_continue(gateway: RunningGateway) -> None:
         connection.sendall(PHOTO)
         assert heard(connection).status == 200
     memory = gateway.app.state.gateway.uploads
-    with memory.share() as other:
+    with memory.share("another client") as other:
         other.take(memory._max_bytes - 10)
         refusals = [ask(1000), ask(8_000_000_000), ask(1000, b"Content-Encoding: gzip")]
     for (first, connection), status in zip(refusals, (b"503", b"413", b"415"), strict=True):
