@@ -1,7 +1,8 @@
 """From the bytes of a photo to what the network says about it, and to the prepared scene for refocusing.
 
-bytes -> header check -> decode, in a process that can be killed unless the file is ordinary -> letterbox to the nearest fixed size -> Triton -> maps that know
-their way back to the photo. Every step is cached by the content hash of the upload.
+bytes -> header check -> decode, in a process that can be killed unless the file is ordinary -> letterbox to the nearest
+fixed size -> Triton -> maps that know their way back to the photo. Every step is cached by the content hash of the
+upload.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ TOKENS = "token"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An uploaded photo before decoding: its bytes, content hash, checked header, and whether threads may decode it."""
+    """An uploaded photo before decoding: bytes, content hash, checked header, and whether a thread may decode it."""
 
     data: bytes
     digest: str
@@ -180,9 +181,7 @@ class Pipeline:
 
     async def _decode(self, context: RequestContext, upload: Upload, min_side: int | None = None) -> Photo:
         if upload.ordinary:
-            return await self.in_worker(
-                context, "decode", codec.decode, upload.data, upload.header, min_side=min_side
-            )
+            return await self.in_worker(context, "decode", codec.decode, upload.data, upload.header, min_side=min_side)
         with context.timed("decode"):
             return await self._decoders.decode(upload.data, upload.header, min_side=min_side)
 

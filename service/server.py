@@ -139,6 +139,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             url = supervisor.grpc_url
         app = create_app(settings, TritonClient(url), supervisor)
         server = make_server(app, listener)
+        app.state.gateway.pipeline.start()
         announcing = asyncio.create_task(_announce(app.state.gateway, listener))
         try:
             await server.serve([listener])

@@ -7,6 +7,7 @@ from fakes import FakeDepthClient
 
 from service.cache import ByteCache
 from service.context import RequestContext
+from service.decoding.workers import DecodeWorkers
 from service.imaging.codec import Limits
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -28,7 +29,10 @@ def test_callers_that_give_up_do_not_add_threads() -> None:
             done += 1
 
     async def test() -> None:
-        pipeline = Pipeline(FakeDepthClient(), ByteCache(0, 1.0, Metrics()), limits=Limits(), worker_threads=2)
+        metrics = Metrics()
+        decoders = DecodeWorkers(count=1, memory_bytes=2**30, cpu_s=10.0, metrics=metrics)
+        cache = ByteCache(0, 1.0, metrics)
+        pipeline = Pipeline(FakeDepthClient(), cache, limits=Limits(), worker_threads=2, decoders=decoders)
         callers = [asyncio.create_task(pipeline.in_worker(RequestContext(), "render", work)) for _ in range(8)]
         while running < 2:
             await asyncio.sleep(0.001)
@@ -41,7 +45,7 @@ def test_callers_that_give_up_do_not_add_threads() -> None:
         assert await asyncio.wait_for(late, 10) == "served"
         while running:  # the other worker may still be on its way out
             await asyncio.sleep(0.001)
-        pipeline.close()
+        await pipeline.close()
 
     asyncio.run(test())
     assert most == 2

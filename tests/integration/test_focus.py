@@ -29,7 +29,7 @@ async def gateway(triton: ServedTriton) -> AsyncIterator[httpx2.AsyncClient]:
     app = create_app(Settings(triton_url=triton.grpc_url))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://gateway", timeout=60) as client:
         yield client
-        app.state.gateway.pipeline.close()
+        await app.state.gateway.pipeline.close()
         await app.state.gateway.client.close()
 
 
