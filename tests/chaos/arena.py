@@ -173,12 +173,14 @@ class Arena:
     Attributes:
         directory: of this run alone.
         control: the protection that gateways lack, None when they lack none.
+        errors: every kind of error seen in this run.
         processes: everything started so far.
         stage: what the rows share.
     """
 
     def __init__(self, stage: Stage, directory: Path, control: str | None, relaxed: float) -> None:
         self.stage = stage
+        self.errors: dict[tuple[int, bytes], Answer] = {}
         self.directory = directory
         self.control = control
         self.processes: list[Process] = []
@@ -204,9 +206,12 @@ class Arena:
 
     def record(self, answer: Answer) -> None:
         """Keep errors, each kind once: a row of its own looks for secrets in all of them."""
-        if answer.status >= 400 and self.control is None:
-            code = re.search(rb'"detail":"[^"]{0,40}', answer.body)
-            self.stage.errors.setdefault((answer.status, code[0] if code else answer.body[:40]), answer)
+        if answer.status >= 400:
+            detail = re.search(rb'"detail":"[^"]{0,100}', answer.body)
+            kind = answer.status, re.sub(rb"\d", b"", detail[0] if detail else answer.body[:100])
+            self.errors.setdefault(kind, answer)
+            if self.control is None:
+                self.stage.errors.setdefault(kind, answer)
 
     def own_shm(self, size: str = "1g", more: str = "true") -> list[str]:
         """Command under which a process has an empty `/dev/shm` of its own, where this user may arrange that.

@@ -49,6 +49,8 @@ class TritonPythonModel:
         note("ended")
         if told["fails"]:
             raise RuntimeError("a secret of /opt/weights/model.py: triton_python_backend_shm_region_7 in Triton 2.51.0")
+        if told["misshapes"]:
+            image = image[:, :-1]
         return self.respond(image, float("nan") if told["nan"] else 0.0)
 
     def respond(self, image, first=0.0):
@@ -64,6 +66,7 @@ _IDLE: dict[str, Any] = {
     "holds": False,
     "fails": False,
     "nan": False,
+    "misshapes": False,
     "dies": False,
     "canary": False,
 }
@@ -100,7 +103,8 @@ class Puppet:
 
         Args:
             strings: `delay_s` before each answer; `holds` until told otherwise; `fails` with an error that holds
-                secrets; `nan` in the answer; `dies` at the next request; `canary`: does so to readiness inferences too.
+                secrets; `nan` in the answer; `misshapes` it; `dies` at the next request; `canary`: does so to readiness
+                inferences too.
         """
         assert strings.keys() <= _IDLE.keys(), f"no such strings: {strings.keys() - _IDLE.keys()}"
         new = self.directory / "strings.new"

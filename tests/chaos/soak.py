@@ -81,7 +81,7 @@ def plot(real: Soak, leaking: Soak, path: Path) -> None:
         counts.plot([s.requests for s in real.samples], [getattr(s, name) for s in real.samples], label=label)
     counts.axvline(middle, color="gray", lw=0.8)
     counts.set(xlabel="requests", ylim=(0, None))
-    counts.legend(loc="upper right", fontsize=8)
+    counts.legend(loc="center right", fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

@@ -42,10 +42,10 @@ def _upload_accounts() -> None:
     from service.upload import UploadMemory, UploadShare
 
     @contextmanager
-    def share(self):  # type: ignore[no-untyped-def]
-        held = UploadShare(self)
+    def share(self, client):  # type: ignore[no-untyped-def]
+        held = UploadShare(self, client)
         yield held
-        self.used_bytes -= held.held_bytes
+        self.count(-held.held_bytes, client)
 
     UploadMemory.share = share  # type: ignore[method-assign]
 
@@ -131,6 +131,15 @@ def _fair_share() -> None:
 
     identify = Clients.identify
     Clients.identify = lambda self, connection: identify(self, connection) and "all"  # type: ignore[method-assign]
+
+
+@without("silent-errors")
+def _silent_errors() -> None:
+    """An error is answered with its own text, as Triton, KServe and many others do."""
+    from service import inference
+    from service.errors import ModelFailed
+
+    inference.translate = lambda status, text, model: ModelFailed(f"{status}: {text}")
 
 
 def main() -> int:
