@@ -73,10 +73,21 @@ class Gateway:
 
     async def answer(self, request: Request, job: Job[bytes]) -> Response:
         """Answer a request that carries a photo and no more; raises as `answer_parts`."""
+    def admit(self, request: Request) -> None:
+        """Begin the deadline of a request for work, and refuse it when there is no room: its body is still unread.
+
+        Raises:
+            InvalidParameter: the deadline it asks for is none.
+            Overloaded, TooManyRequests: see `Admission.check_room`.
+        """
+        context: RequestContext = request.state.context
+        context.deadline = Deadline.after(self._timeout_s(request))
+        self.admission.check_room(context)
+
         return await self._answer(request, read_image, job)
 
     async def answer_parts(self, request: Request, maps: Collection[str], job: Job[Parts]) -> Response:
-        """Read the upload, wait for a place, run `job`: all within the request's one deadline.
+        """Read the upload, wait for a place, run `job`: all within the deadline that `admit` has begun.
 
         Args:
             request: not yet read.
@@ -97,11 +108,9 @@ class Gateway:
 
     async def _answer(self, request: Request, read: Read[T], job: Job[T]) -> Response:
         context: RequestContext = request.state.context
-        context.deadline = Deadline.after(self._timeout_s(request))
-        self.admission.check_room(context)  # before a byte of the body is read
         try:
             async with asyncio.timeout(context.deadline.remaining_s()):
-                with self.uploads.share() as share:
+                with self.uploads.share(context.client) as share:
                     data = await read(request, self.settings.max_body_bytes, share)
 
                     async def admitted() -> Response:
@@ -128,15 +137,10 @@ class Gateway:
         return min(seconds, cap)
 
 
-# Both asynchronous, though they await nothing: FastAPI hands what is not to a thread, which costs more than they do.
+# Asynchronous, though it awaits nothing: FastAPI hands what is not to a thread, which costs more than this does.
 async def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
     return gateway
 
 
 GatewayDependency = Annotated[Gateway, Depends(_gateway)]
-
-
-async def identified(request: Request, gateway: GatewayDependency) -> None:
-    """A dependency of every route that costs work: finds out who asks; raises as `Clients.identify`."""
-    request.state.context.client = gateway.clients.identify(request)

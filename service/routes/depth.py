@@ -18,10 +18,10 @@ from service.inference import Prediction
 from service.negotiation import Offer, accept_header, choose
 from service.pipeline import Pipeline, Upload, find_model
 from service.routes.documentation import image_route
-from service.routes.lock import LOCKED
+from service.routes.lock import KEYS, PhotoRoute
 from service.schemas import DepthPoint, DepthQuery, DepthReport, parse_decimal
 
-router = APIRouter(tags=["photo"], dependencies=LOCKED)
+router = APIRouter(tags=["photo"], route_class=PhotoRoute, dependencies=KEYS)
 
 OFFERS = (
     Offer("png16", "image/png"),

@@ -22,11 +22,11 @@ from service.maps import OwnMaps
 from service.negotiation import Offer, accept_header, choose
 from service.pipeline import FocusScene, find_model
 from service.routes.documentation import image_route
-from service.routes.lock import LOCKED
+from service.routes.lock import KEYS, PhotoRoute
 from service.schemas import FocusQuery
 from service.upload import Parts, photo_of, request_body
 
-router = APIRouter(tags=["photo"], dependencies=LOCKED)
+router = APIRouter(tags=["photo"], route_class=PhotoRoute, dependencies=KEYS)
 
 _RACK_OFFERS: Final = (Offer("webp", "image/webp"),)
 _DEFAULT_F_NUMBER: Final = 2.8

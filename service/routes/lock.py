@@ -1,16 +1,50 @@
-"""What stands before every route that costs work: who asks, and may he.
+"""What stands before every route that costs work: who asks, may he, and is there room.
 
-Health and metrics have it not: probes and scrapers carry no key.
+It stands before anything else of the request is looked at, its query included, so that a refusal costs little. Health
+and metrics have it not: probes and scrapers carry no key.
 """
 
-from fastapi import Depends, Security
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.requests import Request
+from starlette.responses import Response
 
 from service.clients import KEY_HEADER
-from service.gateway import identified
+from service.gateway import Gateway
 
-# Documentation only: what they find in a request is read again by `Clients`.
-_HEADER = APIKeyHeader(name=KEY_HEADER, auto_error=False, description="where keys are set")
-_BEARER = HTTPBearer(auto_error=False, description="where keys are set")
+KEYS = [
+    Security(APIKeyHeader(name=KEY_HEADER, auto_error=False, description="where keys are set")),
+    Security(HTTPBearer(auto_error=False, description="where keys are set")),
+]
+"""For the OpenAPI document: it is `Clients` that checks them."""
 
-LOCKED = [Depends(identified), Security(_HEADER), Security(_BEARER)]
+
+class LockedRoute(APIRoute):
+    """A route for known clients; raises as `Clients.identify`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's hook: what runs for a request to this route."""
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            self.guard(request.app.state.gateway, request)
+            return await handle(request)
+
+        return guarded
+
+    def guard(self, gateway: Gateway, request: Request) -> None:
+        """Raise for a request that is not to be handled."""
+        request.state.context.client = gateway.clients.identify(request)
+
+
+class PhotoRoute(LockedRoute):
+    """A route that works on a photo; raises as `Gateway.admit`, too."""
+
+    def guard(self, gateway: Gateway, request: Request) -> None:
+        """Raise for a request that is not to be handled."""
+        super().guard(gateway, request)
+        gateway.admit(request)

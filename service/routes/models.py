@@ -5,10 +5,10 @@ from fastapi import APIRouter
 from service.contract import MODELS, TensorSpec
 from service.gateway import GatewayDependency
 from service.routes.documentation import problems
-from service.routes.lock import LOCKED
+from service.routes.lock import KEYS, LockedRoute
 from service.schemas import Model, ModelList, Tensor
 
-router = APIRouter(tags=["service"], dependencies=LOCKED)
+router = APIRouter(tags=["service"], route_class=LockedRoute, dependencies=KEYS)
 
 
 @router.get("/models", summary="Served models", responses=problems(401, 429, 500, 503))

@@ -16,10 +16,10 @@ from service.inference import Prediction
 from service.negotiation import Offer, accept_header, choose
 from service.pipeline import find_model
 from service.routes.documentation import image_route
-from service.routes.lock import LOCKED
+from service.routes.lock import KEYS, PhotoRoute
 from service.schemas import MaskReport, SegmentationQuery
 
-router = APIRouter(tags=["photo"], dependencies=LOCKED)
+router = APIRouter(tags=["photo"], route_class=PhotoRoute, dependencies=KEYS)
 
 OFFERS = (
     Offer("png", "image/png"),
