@@ -1,8 +1,9 @@
-"""The command line: `depthlens serve`, `depthlens keys`."""
+"""The command line: `depthlens serve`, `depthlens keys`, `depthlens models`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import uvloop
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from service.clients import hash_of, new_key
 from service.embedded.binary import BinaryMissingError
 from service.embedded.supervisor import TritonStartError
 from service.logs import configure
+from service.operator import OperatorError, OperatorSettings, run
 from service.server import bind, serve
 from service.settings import Settings
 
@@ -21,6 +23,13 @@ _SERVE_EXAMPLES = """examples:
   DEPTHLENS_TRITON_URL=triton:8001 depthlens serve      gateway alone, Triton elsewhere
 
 Every setting is an environment variable DEPTHLENS_*, listed in the README."""
+
+
+_MODELS_EXAMPLES = """examples:
+  export DEPTHLENS_ADMIN_KEY=dl_...                     one of those in the gateway's DEPTHLENS_ADMIN_KEY_HASHES
+  depthlens models list
+  depthlens models load focus_on_depth 2
+  depthlens models rollback focus_on_depth"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         key = new_key()
         print(f"key   {key}\nhash  {hash_of(key)}")
         return 0
+    if options["command"] == "models":
+        return _models(options)
     given = {name: value for name, value in options.items() if value is not None and name != "command"}
     try:
         settings = Settings(**given)
@@ -74,7 +85,38 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model-repository", help="repository of the embedded server (DEPTHLENS_MODEL_REPOSITORY)")
     keys = commands.add_parser("keys", help="make an API key, and the hash that DEPTHLENS_API_KEY_HASHES wants of it")
     keys.add_argument("action", choices=["new"], help="print a new key and its hash; nothing is kept")
+    models = commands.add_parser(
+        "models",
+        help="see and change which version of a model serves",
+        epilog=_MODELS_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    models.add_argument("--gateway-url", help="where the gateway is (DEPTHLENS_GATEWAY_URL)")
+    actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="what is loaded")
+    for action, help_text in (
+        ("load", "serve this version once it has proved itself; the old one serves until then"),
+        ("rollback", "serve the version before the last load"),
+        ("unload", "serve no version: the model's routes answer 503"),
+    ):
+        words = actions.add_parser(action, help=help_text)
+        words.add_argument("model")
+        if action == "load":
+            words.add_argument("version", type=int, help="folder in the model repository")
     return parser
+
+
+def _models(options: dict[str, Any]) -> int:
+    given = {"gateway_url": options["gateway_url"]} if options["gateway_url"] else {}
+    try:
+        settings = OperatorSettings(**given)
+    except ValidationError:
+        return _fail("the gateway's URL begins with http:// or https://", 2)
+    try:
+        print(run(settings, options["action"], options.get("model"), options.get("version")))
+    except OperatorError as error:
+        return _fail(str(error))
+    return 0
 
 
 def _fail(message: str, status: int = 1) -> int:

@@ -26,7 +26,8 @@ from service.middleware import RequestMiddleware
 from service.pipeline import Pipeline
 from service.problems import handle
 from service.replicas import RESOLVE_PERIOD_S, Replicas
-from service.routes import depth, focus, health, models, segmentation
+from service.rollout import Rollout
+from service.routes import admin, depth, focus, health, models, segmentation
 from service.scenes import Scenes
 from service.settings import Settings
 from service.upload import UploadMemory
@@ -41,7 +42,7 @@ def create_app(
     settings: Settings,
     client: DepthClient | None = None,
     embedded: EmbeddedServer | None = None,
-    connect: Callable[[str], DepthClient] = TritonClient,
+    connect: Callable[[str], DepthClient] | None = None,
 ) -> FastAPI:
     """The gateway application.
 
@@ -49,12 +50,12 @@ def create_app(
         settings: every knob.
         client: where inferences go; by default the Triton servers at `settings.triton_url`.
         embedded: the Triton that this process runs itself, if it does.
-        connect: makes the client of one Triton's address.
+        connect: makes the client of one Triton's address, by default a `TritonClient`.
 
     Raises:
         ValueError: neither a client nor a Triton address is given.
     """
-    gateway = _wire(settings, _replicas(settings, client, connect), embedded)
+    gateway = _wire(settings, _replicas(settings, client, connect or _connection(settings)), embedded)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -82,12 +83,21 @@ def create_app(
         app.add_exception_handler(kind, handle)
     for module in (depth, segmentation, focus, models, health):
         app.include_router(module.router)
+    if settings.admin_key_hashes:
+        app.include_router(admin.router)
     app.add_api_route("/", _documentation, include_in_schema=False)
     return app
 
 
 async def _documentation() -> RedirectResponse:
     return RedirectResponse("docs")
+
+
+def _connection(settings: Settings) -> Callable[[str], TritonClient]:
+    if settings.triton_admin is None:
+        return TritonClient
+    name, _, secret = settings.triton_admin.get_secret_value().partition("=")
+    return partial(TritonClient, admin=(f"triton-grpc-protocol-{name}", secret))
 
 
 def _replicas(settings: Settings, client: DepthClient | None, connect: Callable[[str], DepthClient]) -> Replicas:
@@ -140,6 +150,7 @@ def _wire(settings: Settings, client: Replicas, embedded: EmbeddedServer | None)
             metrics,
         ),
         pipeline=pipeline,
+        rollout=Rollout(client),
         uploads=UploadMemory(settings.max_upload_bytes),
         scenes=Scenes(cache, settings.scene_age_s),
         embedded=embedded,

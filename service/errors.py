@@ -7,6 +7,7 @@ DepthlensError
 ├── Unauthorized 401          unauthorized
 ├── UnknownModel 404          unknown_model (the router's own: unknown_route, and 405 method_not_allowed)
 ├── UnknownScene 404          unknown_scene
+├── NoPreviousVersion 409     no_previous_version
 ├── NotAcceptable 406         not_acceptable
 ├── RequestTimeout 408        request_timeout
 ├── TooLarge 413              body_too_large, image_too_large, image_too_long, too_many_scans, metadata_too_large,
@@ -24,6 +25,7 @@ DepthlensError
 ├── ClientLeft 499            client_left
 ├── ContractViolation 500     internal_error
 ├── ModelFailed 502           model_failed
+│   └── RolloutFailed         rollout_failed
 ├── ModelUnavailable 503      model_unavailable
 │   └── Draining              draining
 ├── Overloaded 503            overloaded
@@ -138,6 +140,14 @@ class UnknownScene(DepthlensError):
     status = 404
     title = "Unknown scene"
     code = "unknown_scene"
+
+
+class NoPreviousVersion(DepthlensError):
+    """409: a rollback, and nothing to go back to."""
+
+    status = 409
+    title = "No previous version"
+    code = "no_previous_version"
 
 
 class NotAcceptable(DepthlensError):
@@ -261,6 +271,13 @@ class ModelFailed(DepthlensError):
     status = 502
     title = "Model failed"
     code = "model_failed"
+
+
+class RolloutFailed(ModelFailed):
+    """502: a version that does not load or does not answer as the contract says; the one before it serves on."""
+
+    title = "Version not usable"
+    code = "rollout_failed"
 
 
 class ModelUnavailable(DepthlensError):

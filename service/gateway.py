@@ -17,6 +17,7 @@ from service.errors import DeadlineExceeded, InvalidParameter
 from service.metrics import Metrics, Restarts
 from service.pipeline import Pipeline
 from service.replicas import Replicas
+from service.rollout import Rollout
 from service.scenes import Scenes
 from service.schemas import parse_decimal
 from service.settings import Settings
@@ -49,6 +50,7 @@ class Gateway:
     admission: Admission
     clients: Clients
     pipeline: Pipeline
+    rollout: Rollout
     uploads: UploadMemory
     scenes: Scenes
     embedded: EmbeddedServer | None = None

@@ -131,13 +131,13 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     """
     async with AsyncExitStack() as stack:
         supervisor: Supervisor | None = None
-        url = settings.triton_url
-        if url is None:
+        client: TritonClient | None = None
+        if settings.triton_url is None:
             logger.info("starting the embedded Triton on %s", settings.model_repository)
             embedded = EmbeddedSettings(repository=settings.model_repository, cache=settings.openvino_cache)
             supervisor = await stack.enter_async_context(Supervisor(embedded))
-            url = supervisor.grpc_url
-        app = create_app(settings, TritonClient(url), supervisor)
+            client = TritonClient(supervisor.grpc_url, admin=supervisor.admin)
+        app = create_app(settings, client, supervisor)
         server = make_server(app, listener)
         app.state.gateway.pipeline.start()
         announcing = asyncio.create_task(_announce(app.state.gateway, listener))

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.addresses import parse_list
@@ -41,6 +41,16 @@ class Settings(BaseSettings):
         None,
         description="`host:port` of one Triton gRPC endpoint, or several separated by commas; a name may stand for "
         "several addresses and is looked up again and again; unset starts the embedded server",
+    )
+    triton_admin: SecretStr | None = Field(
+        None,
+        description="`name=secret` of the Triton servers' `--grpc-restricted-protocol`, where model control has one; "
+        "the embedded server's is known",
+    )
+    admin_key_hashes: Words = Field(
+        (),
+        description="SHA-256 of the keys that open `/admin`, separated by commas (`depthlens keys new` makes them); "
+        "unset: there are no such routes",
     )
     model_repository: Path = Field(
         Path("model_repository"), description="model repository of the embedded server, relative to where it starts"
@@ -136,6 +146,13 @@ class Settings(BaseSettings):
     )
     shutdown_timeout_s: PositiveFloat = Field(20.0, description="time for requests in flight to end on SIGTERM")
 
+    @field_validator("triton_admin")
+    @classmethod
+    def _metadata(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None and not all(given.get_secret_value().partition("=")):
+            raise ValueError("not name=secret")
+        return given
+
     @field_validator("triton_url")
     @classmethod
     def _addresses(cls, given: str | None) -> str | None:
@@ -143,7 +160,7 @@ class Settings(BaseSettings):
             parse_list(given)
         return given
 
-    @field_validator("api_key_hashes")
+    @field_validator("api_key_hashes", "admin_key_hashes")
     @classmethod
     def _hashes(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         Keys(given)

@@ -14,6 +14,7 @@ _PROBLEMS = {
     408: "the body came too slowly",
     413: "too many bytes or pixels",
     415: "not an image we read",
+    409: "there is no version to go back to",
     422: "a parameter is out of its range",
     429: "more than one client's share; see Retry-After",
     500: "our fault",
@@ -46,7 +47,7 @@ def image_route(
         "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()},
     }
     return {
-        "responses": {200: success, **problems(*_PROBLEMS)},
+        "responses": {200: success, **problems(*(status for status in _PROBLEMS if status != 409))},
         "openapi_extra": {
             "requestBody": body,
             "parameters": [

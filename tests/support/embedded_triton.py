@@ -35,9 +35,9 @@ class ServedTriton:
         return f"http://127.0.0.1:{self.ports.http}"
 
 
-def write_tiny_network(path: Path) -> None:
-    """The contract's tensors, computable by hand: inverse_depth = (R + G + B) / 765, person = 1 where R > 127.5."""
-    constants = {"channel": [3], "third_of_255": 1 / 765, "red": 0, "half": 127.5}
+def write_tiny_network(path: Path, scale: float = 1.0) -> None:
+    """The contract's tensors, by hand: inverse_depth = scale (R + G + B) / 765, person = 1 where R > 127.5."""
+    constants = {"channel": [3], "third_of_255": scale / 765, "red": 0, "half": 127.5}
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceSum", ["pixels", "channel"], ["sum"], keepdims=0),
