@@ -9,8 +9,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.errors import ModelFailed, ModelUnavailable
+from service.errors import ModelFailed, ModelUnavailable, Overloaded, TooManyRequests
 from service.settings import Settings
+from service.upload import UploadMemory
 
 PHOTO = encoded(picture())
 JPEG = encoded(picture(), "JPEG", quality=95)
@@ -228,13 +229,33 @@ def test_uploads_share_a_bounded_memory(client_of_triton: FakeDepthClient) -> No
         memory = gateway.app.state.gateway.uploads
         assert gateway.post("/depth", content=PHOTO).status_code == 200
         assert memory.used_bytes == 0
-        with memory.share() as other:
+        with memory.share("other") as other:
             other.take(11)
             answer = gateway.post("/depth", content=PHOTO)
             check_problem(answer, 503, "overloaded")
             assert "retry-after" in answer.headers
         assert memory.used_bytes == 0
         assert gateway.post("/depth", content=PHOTO).status_code == 200
+
+
+def test_uploads_of_one_client_leave_room_for_others() -> None:
+    memory = UploadMemory(1000)
+    with memory.share("greedy") as first, memory.share("greedy") as second, memory.share("other") as other:
+        first.take(400)
+        second.take(100)
+        with pytest.raises(TooManyRequests):
+            second.take(1)
+        with pytest.raises(TooManyRequests):
+            second.check_room(1)
+        with pytest.raises(TooManyRequests):
+            first.take(1)
+        other.take(500)
+        with pytest.raises(Overloaded):
+            other.take(1)
+    assert memory.used_bytes == 0
+    assert not memory._held_bytes
+    with memory.share("alone") as alone:
+        alone.take(1000)  # a single photo may have it all
 
 
 def test_a_full_queue_is_told_before_the_body_is_read(client_of_triton: FakeDepthClient) -> None:
