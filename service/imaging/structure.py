@@ -29,6 +29,8 @@ _SOF_READ = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # baseline, extended, progressive; H
 _SOF_HUFFMAN = {0xC0, 0xC1, 0xC2}
 _SOF_OTHER = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}  # lossless and hierarchical
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_JPEG_MOST_JUNK: Final = 64 * 1024  # between two segments; what is behind more is the decoder's business
+_JPEG_FILL = b"\xff" * 4096
 _JPEG_TABLES = {0xC4, 0xCC, 0xDB, 0xDD, 0xFE}  # Huffman, arithmetic, quantisation, restart interval; comment
 _JPEG_APPS = (  # segment and how its payload starts; MPF, FlashPix and the rest are not ordinary
     (0xE0, (b"JFIF\0", b"JFXX\0")),
@@ -137,23 +139,10 @@ def _too_many_blocks(name: str, limit: int) -> ImageTooLarge:
     )
 
 
-def jpeg_scans(data: bytes, limits: Limits) -> int:
-    """Number of scans (start-of-scan markers) of a JPEG; exact once above the limit, an upper bound below it.
-
-    Raises:
-        ImageTooLarge: too many segments to tell.
-    """
-    rough = data.count(b"\xff\xda")
-    if rough <= limits.max_jpeg_scans:  # also finds thumbnails and chance pairs inside metadata: never too low
-        return rough
-    return sum(marker == 0xDA for marker, _, _ in _jpeg_segments(data, limits))
-
-
-def _jpeg_segments(data: bytes, limits: Limits) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end of its payload) up to the end of the image; what lies between, entropy-coded, is passed."""
-    at = 2
+def _jpeg_segments(data: bytes, limits: Limits, at: int, most_between: int) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end of its payload) up to the end of the image, with at most so many bytes between two."""
     for _ in range(limits.max_blocks):
-        found = _JPEG_MARKER.search(data, at)
+        found = _JPEG_MARKER.search(data, at, at + most_between)
         if found is None or data[found.start() + 1] == 0xD9:
             return
         marker, start = data[found.start() + 1], found.end()
@@ -168,7 +157,7 @@ def _jpeg_segments(data: bytes, limits: Limits) -> Iterator[tuple[int, int, int]
 
 def _jpeg(data: bytes, limits: Limits) -> Structure:
     sizes, ordinary, end, metadata = [], True, 2, 0
-    for marker, start, stop in _jpeg_segments(data, limits):
+    for marker, start, stop in _jpeg_segments(data, limits, 2, _JPEG_MOST_JUNK):
         if marker in _SOF_READ or marker in _SOF_OTHER:
             if start + 6 > len(data):
                 break
@@ -186,9 +175,21 @@ def _jpeg(data: bytes, limits: Limits) -> Structure:
         end = stop
         if marker == 0xDA:
             break
-    scans = jpeg_scans(data, limits)
+    else:
+        return Structure("jpeg", tuple(sizes))
+    scans = _jpeg_scans(data, end, limits)
     ordinary &= len(sizes) == 1 and 1 <= scans <= ORDINARY_SCANS and metadata <= 2 * _ORDINARY_METADATA_BYTES
     return Structure("jpeg", tuple(sizes), scans=scans, ordinary=ordinary and _small(sizes))
+
+
+def _jpeg_scans(data: bytes, start: int, limits: Limits) -> int:
+    """Scans from the end of the first one's header: exact above the limit, an upper bound below."""
+    rough = 1 + data.count(b"\xff\xda", start)
+    if rough <= limits.max_jpeg_scans:  # also finds chance pairs behind the picture: never too low
+        return rough
+    if data.find(_JPEG_FILL, start) >= 0:  # nobody pads like that, and it would have to be gone through
+        raise _too_many_blocks("JPEG", limits.max_blocks)
+    return 1 + sum(marker == 0xDA for marker, _, _ in _jpeg_segments(data, limits, start, len(data)))
 
 
 def _small(sizes: list[tuple[int, int]]) -> bool:
@@ -247,7 +248,7 @@ def _gif(data: bytes, limits: Limits) -> Structure:
     width, height = struct.unpack_from("<HH", data, 6)
     sizes = [(height, width)]
     at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
-    blocks = limits.max_blocks + len(data) // 64  # full ones have 255 bytes, of every frame the last fewer
+    blocks = limits.max_blocks + len(data) // 128  # full ones have 255 bytes, of every frame the last fewer
     frames = 0
     while at + 1 < len(data) and data[at] in b"!," and frames <= limits.max_frames:
         blocks -= 1
@@ -265,7 +266,7 @@ def _gif(data: bytes, limits: Limits) -> Structure:
             at += data[at] + 1
             blocks -= 1
             if blocks < 0:
-                raise _too_many_blocks("GIF", limits.max_blocks + len(data) // 64)
+                raise _too_many_blocks("GIF", limits.max_blocks + len(data) // 128)
         at += 1
     return Structure("gif", tuple(sizes), max(1, frames))
 

@@ -23,7 +23,7 @@ from service.imaging.errors import (
     UnsupportedFormat,
 )
 from service.imaging.formats import heic_available
-from service.imaging.structure import jpeg_scans
+from service.imaging.structure import survey
 
 Saved = Callable[..., bytes]
 
@@ -175,7 +175,7 @@ def test_a_tiff_cannot_hide_its_size_in_tiles(saved: Saved) -> None:
 
 def test_scan_bomb_is_counted_not_decoded(photo_like: np.ndarray, saved: Saved) -> None:
     data = saved(photo_like, "JPEG", progressive=True)
-    scans = jpeg_scans(data, Limits(max_jpeg_scans=0))
+    scans = survey(data, Limits()).scans
     assert 5 <= scans <= 12  # libjpeg's default script for colour has 10
     first = data.rindex(b"\xff\xda")
     bomb = data[:-2] + data[first:-2] * 200 + b"\xff\xd9"
@@ -188,7 +188,7 @@ def test_scan_bomb_is_counted_not_decoded(photo_like: np.ndarray, saved: Saved) 
 def test_scans_in_metadata_do_not_count(photo_like: np.ndarray, saved: Saved) -> None:
     thumbnail = saved(photo_like, "JPEG", progressive=True) * 30
     data = saved(photo_like, "JPEG", comment=thumbnail[:60_000])
-    assert jpeg_scans(data, Limits(max_jpeg_scans=20)) == 1
+    assert survey(data, Limits(max_jpeg_scans=20)).scans == 1
     assert inspect(data, Limits(max_jpeg_scans=20)).width == 128
 
 

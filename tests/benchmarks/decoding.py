@@ -1,0 +1,223 @@
+"""What decoding in another process costs, and the figures its limits come from: `docs/results/decoding.md`.
+
+Run: `python -m tests.benchmarks.decoding --out docs/results/decoding.md`
+"""
+
+import argparse
+import asyncio
+import io
+import os
+import resource
+import signal
+import statistics
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from service.decoding.workers import DecodeWorkers
+from service.imaging import codec
+from service.imaging.codec import Limits
+from service.imaging.errors import ImageError
+from service.metrics import Metrics
+
+from .__main__ import machine
+from .pictures import photo
+
+MEGAPIXELS = {0.5: (612, 816), 2.0: (1224, 1632), 12.0: (3000, 4000), 48.0: (6000, 8000)}
+OPTIONS = {
+    "JPEG": {"quality": 90},
+    "PNG": {"compress_level": 1},
+    "WEBP": {"quality": 85, "method": 0},
+    "AVIF": {"quality": 70, "speed": 10},
+    "TIFF": {"compression": "tiff_lzw"},
+    "GIF": {},
+    "BMP": {},
+}
+MIB = 2**20
+
+
+def encoded(pixels: np.ndarray, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format, **(OPTIONS.get(format, {}) | options))
+    return buffer.getvalue()
+
+
+def pictures() -> dict[float, np.ndarray]:
+    twelve = photo(3000, 4000)
+    return {
+        0.5: twelve[:612, :816],
+        2.0: twelve[:1224, :1632],
+        12.0: twelve,
+        48.0: np.tile(twelve, (2, 2, 1)),
+    }
+
+
+async def cost(workers: DecodeWorkers, pixels: dict[float, np.ndarray], rounds: int) -> Iterator[str]:
+    """Rows of the table: the request's thread decodes, or a worker does."""
+    loop = asyncio.get_running_loop()
+    rows = []
+    for format in ("JPEG", "PNG"):
+        for megapixels, picture in pixels.items():
+            data = encoded(picture, format)
+            header = codec.inspect(data)
+            here, there, more = [], [], []
+            for index in range(max(5, rounds if megapixels <= 2 else rounds // 3) + 1):
+                start = time.perf_counter()
+                await loop.run_in_executor(None, codec.decode, data, header)
+                middle = time.perf_counter()
+                await workers.decode(data, header)
+                end = time.perf_counter()
+                if index:
+                    here.append((middle - start) * 1e3)
+                    there.append((end - middle) * 1e3)
+                    more.append(there[-1] - here[-1])
+            rows.append(
+                f"| {format} | {megapixels:g} | {len(data) / 1e6:.1f} | {statistics.median(here):.1f} | "
+                f"{statistics.median(there):.1f} | {statistics.median(more):+.1f} |"
+            )
+            print(rows[-1], flush=True)
+    return iter(rows)
+
+
+def demand(format: str) -> tuple[float, float]:
+    """Processor seconds and peak bytes per pixel of decoding 48 megapixels; in a fresh process."""
+    data = encoded(np.tile(photo(1500, 2000), (4, 4, 1)), format)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    used = time.process_time()
+    pixels = codec.decode(data).pixels
+    return time.process_time() - used, (resident("VmHWM") - before) / (pixels.size / 3)
+
+
+def resident(field: str, pid: int | str = "self") -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
+
+
+def proportional(pid: int) -> int:
+    """Resident bytes of a process, each shared page divided by its holders."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) * 1024
+
+
+def hostile(size: int) -> dict[str, bytes]:
+    """Files of `size` bytes made to keep a parser busy."""
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB4x", 13, b"IHDR", 8, 8, 8, 2, 0, 0, 0)
+    gif = b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0, 0, 0)
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 8, 8, 0) + b"\2"
+    return {
+        "JPEG, 0xFF only": b"\xff\xd8" + b"\xff" * size,
+        "JPEG, empty segments": b"\xff\xd8" + b"\xff\xe0\0\2" * (size // 4),
+        "JPEG, zeros": b"\xff\xd8\xff\xe0\0\2" + bytes(size),
+        "JPEG, start-of-scan markers": b"\xff\xd8" + b"\xff\xda\0\2" * (size // 4),
+        "PNG, empty chunks": png + b"\0\0\0\0tEXt\0\0\0\0" * (size // 12),
+        "GIF, blocks of one byte": gif + frame + b"\1x" * (size // 2),
+        "GIF, full blocks": gif + frame + (b"\xff" + bytes(255)) * (size // 256) + b"\0;",
+        "GIF, frames": gif + (frame + b"\1x\0") * (size // 14),
+        "WebP, empty chunks": b"RIFF\0\0\0\0WEBP" + b"JUNK\0\0\0\0" * (size // 8),
+        "TIFF, one directory of 65,535": b"II*\0\x08\0\0\0\xff\xff" + b"\1\1\3\0\1\0\0\0\1\0\0\0" * (size // 12),
+        "BigTIFF, a directory of everything": b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**40) + b"\1" * size,
+        "AVIF, sizes": b"\0\0\0\x18ftypavif" + b"\0\0\0\0" + b"ispe\0\0\0\0\0\0\0\1\0\0\0\1" * (size // 16),
+    }
+
+
+def surveyed(size: int) -> Iterator[str]:
+    for name, data in hostile(size).items():
+        start = time.perf_counter()
+        try:
+            said = f"ordinary: {codec.survey(data, Limits()).ordinary}"
+        except ImageError as error:
+            said = error.code
+        yield f"| {name} | {(time.perf_counter() - start) * 1e3:.1f} | {said} |"
+
+
+async def timed(what: Callable[[], Awaitable[object]]) -> float:
+    start = time.perf_counter()
+    await what()
+    return (time.perf_counter() - start) * 1e3
+
+
+async def measure(rounds: int) -> str:
+    metrics = Metrics()
+    workers = DecodeWorkers(count=2, memory_bytes=2**30, cpu_s=60.0, metrics=metrics)
+    small = encoded(photo(64, 64), "WEBP")
+    first = await timed(lambda: workers.inspect(small, Limits()))
+    await asyncio.sleep(0.5)
+    memory = ", ".join(f"{resident('VmRSS', pid) / MIB:.0f} ({proportional(pid) / MIB:.0f})" for pid in workers.pids)
+    assert workers._nursery is not None
+    nursery = workers._nursery.pid
+    memory = f"{resident('VmRSS', nursery) / MIB:.0f} ({proportional(nursery) / MIB:.0f}) and {memory}"
+    trips, births = [], []
+    for _ in range(rounds):
+        trips.append(await timed(lambda: workers.inspect(small, Limits())))
+    for _ in range(rounds):
+        before = set(workers.pids)
+        start = time.perf_counter()
+        os.kill(min(before), signal.SIGKILL)
+        while len(set(workers.pids) - before) < 1:
+            await asyncio.sleep(0.0005)
+        births.append((time.perf_counter() - start) * 1e3)
+    rows = await cost(workers, pictures(), rounds)
+    await workers.close()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        demands = {format: pool.submit(demand, format).result() for format in OPTIONS}
+    return "\n".join(
+        [
+            "## Cost of a worker",
+            "",
+            "Wall milliseconds of one decode, from and to the event loop, in a thread of the gateway and in a worker, "
+            "interleaved; medians, and the median of the rounds' own differences.",
+            "",
+            "| format | Mpx | MB | thread | worker | difference |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+            f"A question and its answer without pixels (the header of a small WebP): {statistics.median(trips):.2f} "
+            f"ms. First answer after a cold start of everything: {first:.0f} ms. From `kill -9` of a worker to its "
+            f"successor's readiness: {statistics.median(births):.1f} ms.",
+            "",
+            f"Resident memory in MiB, in brackets with shared pages divided among their holders: {memory} (the process "
+            "they are forked from, then the workers).",
+            "",
+            "## What decoding takes",
+            "",
+            "48 megapixels of one photo in each format, in a fresh process: what the default limits of 10 s and 1 GiB "
+            "leave room for.",
+            "",
+            "| format | processor seconds | peak bytes per pixel |",
+            "|---|---|---|",
+            *(f"| {name} | {seconds:.1f} | {peak:.1f} |" for name, (seconds, peak) in demands.items()),
+            "",
+            "## Time of the structure check",
+            "",
+            "Hostile files of 50 MB, nothing of them decoded:",
+            "",
+            "| file | ms | outcome |",
+            "|---|---|---|",
+            *surveyed(50_000_000),
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    said = machine()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    text = f"# Decoding in workers\n\n`python -m tests.benchmarks.decoding`: {said}.\n\n"
+    text += asyncio.run(measure(options.rounds)) + "\n"
+    print(text)
+    if options.out:
+        options.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
