@@ -111,20 +111,18 @@ async def run(row: Fault, stage: "Stage", *, control: bool, relaxed: float = 1.0
         relaxed: factor of every `arena.limit`, for machines that are busy with other things.
     """
     start = time.monotonic()
-    arena = stage.arena(row.without if control else None, relaxed)
     verdict: Literal["met", "unmet", "skipped", "broken"]
-    try:
-        async with arena:
-            try:
-                async with asyncio.timeout(row.timeout_s * max(1.0, relaxed / 2)):
-                    verdict, seen = "met", await row.run(arena)
-            except Unmet as error:
-                verdict, seen = "unmet", str(error)
-            except TimeoutError:
-                verdict, seen = "unmet", f"not over after {row.timeout_s:g} s"
-            except Skip as reason:
-                verdict, seen = "skipped", str(reason)
-            logs = "" if verdict == "met" else arena.logs()
-    except Exception:
-        verdict, seen, logs = "broken", traceback.format_exc(limit=-4), arena.logs()
+    async with stage.arena(row.without if control else None, relaxed) as arena:
+        try:
+            async with asyncio.timeout(row.timeout_s * max(1.0, relaxed / 2)):
+                verdict, seen = "met", await row.run(arena)
+        except Unmet as error:
+            verdict, seen = "unmet", str(error)
+        except TimeoutError:
+            verdict, seen = "unmet", f"not over after {row.timeout_s:g} s"
+        except Skip as reason:
+            verdict, seen = "skipped", str(reason)
+        except Exception:
+            verdict, seen = "broken", traceback.format_exc(limit=-4)
+        logs = "" if verdict == "met" else arena.logs()
     return Outcome(verdict, seen, time.monotonic() - start, logs)

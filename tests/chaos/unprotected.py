@@ -142,6 +142,210 @@ def _silent_errors() -> None:
     inference.translate = lambda status, text, model: ModelFailed(f"{status}: {text}")
 
 
+@without("edge")
+def _edge() -> None:
+    """uvicorn's h11 protocol as it is: no deadline for heads, bodies and readers, no bound of connections."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    from service import server
+
+    server.GuardedProtocol = lambda shared, **arguments: H11Protocol(**arguments)  # type: ignore[assignment,misc]
+
+
+@without("edge-and-h11")
+def _edge_and_h11() -> None:
+    """uvicorn's faster protocol, with httptools: heads of any size."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    from service import server
+
+    server.GuardedProtocol = lambda shared, **arguments: HttpToolsProtocol(**arguments)  # type: ignore[assignment,misc]
+
+
+@without("upload-bounds")
+def _upload_bounds() -> None:
+    """Bodies are read to their end, and forms taken as Starlette parses them."""
+    from starlette.datastructures import UploadFile
+
+    from service import gateway, upload
+
+    async def read_parts(request, max_bytes, share, maps=()):  # type: ignore[no-untyped-def]
+        if not request.headers.get("content-type", "").startswith("multipart/"):
+            return {"image": await request.body()}
+        form = await request.form()
+        return {name: await file.read() for name, file in form.items() if isinstance(file, UploadFile)}
+
+    gateway.read_parts = upload.read_parts = read_parts
+
+
+@without("encoding-refused")
+def _encoding_refused() -> None:
+    """Compressed bodies are inflated, as the usual middlewares for it do."""
+    import zlib
+
+    from service import gateway, upload
+
+    async def read_parts(request, max_bytes, share, maps=()):  # type: ignore[no-untyped-def]
+        body = await request.body()
+        return {"image": zlib.decompress(body, 47)}
+
+    gateway.read_parts = upload.read_parts = read_parts
+
+
+@without("uploads-in-memory")
+def _uploads_in_memory() -> None:
+    """Parts of a form above 1 MB go to a temporary file, as Starlette has it."""
+    from starlette.formparsers import MultiPartParser
+
+    from service import upload
+
+    upload._InMemoryParser.spool_max_size = MultiPartParser.spool_max_size
+
+
+@without("anonymous-memory")
+def _anonymous_memory() -> None:
+    """Pixels are handed over in a file in `/dev/shm`, as `multiprocessing.shared_memory` does."""
+    import os
+    import tempfile
+
+    from service.decoding import memory
+
+    def share(data: bytes | memoryview) -> int:
+        descriptor, path = tempfile.mkstemp(dir="/dev/shm")
+        os.unlink(path)
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        return descriptor
+
+    memory.share = share
+    memory._SEALS = 0  # type: ignore[misc]
+
+
+@without("reserved-memory")
+def _reserved_memory() -> None:
+    """The models' shared memory is Triton's default of 1 MiB, and grows by need."""
+    from dataclasses import replace
+
+    from service.embedded import process
+
+    command = process._command
+    process._command = lambda binary, settings, *rest: command(binary, replace(settings, shm_bytes=2**20), *rest)
+
+
+@without("canary")
+def _canary() -> None:
+    """Ready as soon as it is up; nobody asks the model."""
+    import asyncio
+
+    from service.canary import Canary, CanaryState, Reason
+
+    async def believe(self):  # type: ignore[no-untyped-def]
+        self.state = CanaryState(True, Reason.OK, 0.0)
+        await asyncio.Event().wait()
+
+    Canary.run = believe  # type: ignore[method-assign]
+
+
+@without("error-mapping")
+def _error_mapping() -> None:
+    """What Triton says is an exception like any other."""
+    from service import inference
+
+    inference.translate = lambda status, text, model: RuntimeError(text)
+
+
+@without("retry")
+def _retry() -> None:
+    """What a server lost is lost."""
+    from service.replicas import Replicas
+
+    choose = Replicas._least_busy
+    Replicas._least_busy = lambda self, model, but=None: None if but else choose(self, model)  # type: ignore
+
+
+@without("own-readiness")
+def _own_readiness() -> None:
+    """Ready when all models are, as Triton's own readiness."""
+    from service.gateway import Gateway
+
+    Gateway.not_ready_because = property(  # type: ignore[assignment]
+        lambda self: next((state for state in self.model_states().values() if state != "ok"), None)
+    )
+
+
+@without("finite")
+def _finite() -> None:
+    """What the model answers is taken as it is."""
+    from service import inference
+
+    inference._output = lambda tensor, result, model: result.as_numpy(tensor.name)[0]
+
+
+@without("healing")
+def _healing() -> None:
+    """A model whose process died stays dead, as in Triton."""
+    from service.embedded.supervisor import Supervisor
+
+    async def leave(self, model, error):  # type: ignore[no-untyped-def]
+        pass
+
+    Supervisor._heal = leave  # type: ignore[method-assign]
+
+
+@without("keepalive")
+def _keepalive() -> None:
+    """A connection is good until TCP says otherwise."""
+    from service import inference
+
+    inference.CHANNEL_ARGUMENTS = tuple(pair for pair in inference.CHANNEL_ARGUMENTS if "keepalive" not in pair[0])
+
+
+@without("lookups")
+def _lookups() -> None:
+    """A name is looked up once."""
+    from service import app, replicas
+
+    app.RESOLVE_PERIOD_S = replicas._UNREADY_RESOLVE_PERIOD_S = 1e6
+
+
+@without("monotonic")
+def _monotonic() -> None:
+    """Deadlines are times of day."""
+    import time
+    from types import SimpleNamespace
+
+    from service import context
+
+    context.time = SimpleNamespace(monotonic=time.time, perf_counter=time.perf_counter)  # type: ignore[assignment]
+
+
+@without("drain")
+def _drain() -> None:
+    """SIGTERM ends the process."""
+    import os
+
+    from service.server import GatewayServer
+
+    GatewayServer.handle_exit = lambda self, sig, frame: os._exit(0)  # type: ignore[method-assign]
+
+
+@without("rollout")
+def _rollout() -> None:
+    """A version that is loaded serves, as in Triton."""
+    from service.inference import only_versions
+    from service.rollout import Rollout
+
+    async def replace(self, model, version):  # type: ignore[no-untyped-def]
+        for server in self._servers():
+            before = (await server.serving(model))[0]
+            await server.load(model, only_versions(await server.config(model), version))
+            server.choose(model, version)
+        return before
+
+    Rollout._replace = replace  # type: ignore[method-assign]
+
+
 def main() -> int:
     """Remove the protection named first, then run the service with the rest of the arguments."""
     name, *arguments = sys.argv[1:]
