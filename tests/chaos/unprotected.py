@@ -124,6 +124,22 @@ def _wait_bound() -> None:
     Admission.__init__ = patient  # type: ignore[method-assign]
 
 
+@without("closed-labels")
+def _closed_labels() -> None:
+    """Metrics are labelled, and lines written, with what the client sent."""
+    import logging
+
+    from service import logs
+    from service.middleware import RequestMiddleware
+
+    def record(self, scope, context, status, seconds):  # type: ignore[no-untyped-def]
+        self._metrics.requests.labels(scope["path"], str(status), context.problem_code).inc()
+        logging.getLogger("depthlens.access").info("%s %s %s", scope["method"], scope["path"], status)
+
+    RequestMiddleware._record = record  # type: ignore[method-assign]
+    logs.SafeFormatter = logging.Formatter  # type: ignore[assignment, misc]
+
+
 @without("fair-share")
 def _fair_share() -> None:
     """One queue for all, first come first served."""
