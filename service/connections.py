@@ -8,7 +8,8 @@ from service.metrics import Metrics
 from service.settings import Settings
 
 _RESERVED_DESCRIPTORS = 256
-"""For everything that is no connection: listeners, gRPC, workers, files."""
+"""For everything that is no connection: listeners, gRPC, workers, files. With none left at all uvloop spins on accept,
+and asyncio lets clients hang."""
 
 
 class Connection(Protocol):
@@ -83,5 +84,6 @@ def raise_descriptor_limit(connections: int) -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    room = connections if soft == resource.RLIM_INFINITY else min(connections, soft - _RESERVED_DESCRIPTORS)
-    return max(1, room)
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    return min(connections, soft - min(_RESERVED_DESCRIPTORS, soft // 2))

@@ -29,19 +29,11 @@ _READY_POLL_S = 0.02
 
 
 class GatewayServer(uvicorn.Server):
-    """uvicorn's server with a drain before the listener closes, and a listener that outlives its loop's errors.
+    """uvicorn's server with a drain before the listener closes."""
 
-    Args:
-        config: uvicorn's.
-        gateway: to be drained.
-        listener: what `serve` is given.
-    """
-
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, listener: socket.socket) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
         super().__init__(config)
         self._gateway = gateway
-        self._listener = listener
-        self._spare = listener.dup()
         gateway.metrics.connections.set_function(lambda: len(self.server_state.connections))
         self._loop = asyncio.get_running_loop()
 
@@ -52,29 +44,6 @@ class GatewayServer(uvicorn.Server):
             return
         self._gateway.draining = True
         self._loop.call_soon_threadsafe(self._close_later)
-
-    async def on_tick(self, counter: int) -> bool:
-        """Every 0.1 s; returns whether to stop."""
-        if self._listener.fileno() < 0 and not self.should_exit:
-            await self._listen_again()
-        return await super().on_tick(counter)
-
-    async def _listen_again(self) -> None:
-        """Afresh: uvloop closes a listener whose `accept` fails, as it may when file descriptors run out."""
-        try:
-            listener = self._spare.dup()
-        except OSError:
-            return  # still none left; the clients wait in the backlog
-        state = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
-        make = partial(self.config.http_protocol_class, **state)
-        self.servers.append(await self._loop.create_server(make, sock=listener, backlog=self.config.backlog))
-        self._listener = listener
-        logger.warning("the listener had failed, and listens again")
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, and let requests in flight end."""
-        self._spare.close()
-        await super().shutdown(sockets)
 
     def _close_later(self) -> None:
         logger.info("stopping: the listener closes in %g s", self._gateway.settings.drain_s)
@@ -101,7 +70,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def make_server(app: FastAPI, listener: socket.socket) -> GatewayServer:
+def make_server(app: FastAPI) -> GatewayServer:
     """The server of an application of `create_app` behind the guarded HTTP edge; needs a running loop."""
     gateway: Gateway = app.state.gateway
     settings = gateway.settings
@@ -119,7 +88,7 @@ def make_server(app: FastAPI, listener: socket.socket) -> GatewayServer:
         proxy_headers=bool(settings.trusted_proxies),  # uvicorn's own default believes whatever runs beside it
         forwarded_allow_ips=list(settings.trusted_proxies),
     )
-    return GatewayServer(config, gateway, listener)
+    return GatewayServer(config, gateway)
 
 
 async def serve(settings: Settings, listener: socket.socket) -> None:
@@ -138,7 +107,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             supervisor = await stack.enter_async_context(Supervisor(embedded))
             client = TritonClient(supervisor.grpc_url, admin=supervisor.admin)
         app = create_app(settings, client, supervisor)
-        server = make_server(app, listener)
+        server = make_server(app)
         app.state.gateway.pipeline.start()
         announcing = asyncio.create_task(_announce(app.state.gateway, listener))
         try:

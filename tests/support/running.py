@@ -29,7 +29,7 @@ class RunningGateway:
         assert self._listening.wait(10)
 
     async def _serve(self) -> None:
-        self.server = make_server(self.app, self.listener)
+        self.server = make_server(self.app)
         self.server.config.callback_notify = self._notify
         self.server.config.timeout_notify = 0
         await self.server.serve([self.listener])
