@@ -6,6 +6,7 @@ from pathlib import Path
 import hypothesis
 import schemathesis
 from fakes import FakeDepthClient, encoded, picture
+from problem_codes import KNOWN_CODES
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -19,7 +20,25 @@ from service.settings import Settings
 
 APP = create_app(Settings(canary_period_s=60), FakeDepthClient())
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
-CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
+
+
+@schemathesis.check
+def errors_are_problems(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+) -> None:
+    """Every 4xx is a problem document with a code of the table."""
+    if 400 <= response.status_code < 500:
+        assert response.headers["content-type"] == ["application/problem+json"]
+        assert response.json()["code"] in KNOWN_CODES, response.json()["code"]
+
+
+CHECKS = (
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    errors_are_problems,
+)
 PHOTO = encoded(picture(48, 32))
 
 
