@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test chaos soak bench bench-refocus export train-smoke compose-test clean
+.PHONY: help serve test chaos soak bench bench-refocus bench-overload export train-smoke compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench: $(VENV)/.test ## Benchmarks beside their peers, tables into docs/results/
 
 bench-refocus: $(VENV)/.test ## Refocused pictures against ray-traced truth, into docs/results/refocus.md
 	$(BIN)/python -m tests.benchmarks.refocus --out docs/results/refocus.md
+
+bench-overload: $(VENV)/.test ## Ten times the load that can be served, and a greedy client, into docs/results/overload.md
+	$(BIN)/python -m tests.benchmarks.overload
 
 export: $(VENV)/.test ## Export a checkpoint into the model repository: make export CHECKPOINT=runs/.../last.pt
 	$(BIN)/python -m training export --checkpoint $(CHECKPOINT)
