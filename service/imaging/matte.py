@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging.errors import InvalidMap
-from service.imaging.upsampling import guided_upsample
+from service.imaging.sharpening import sharp_upsample
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels; right and bottom exclusive."""
@@ -36,7 +36,7 @@ def to_uint8(person: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def upsample_guided(person: NDArray[Any], photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The network's matte (h, w) brought to the photo's size along the photo's edges, borders left soft.
+    """The network's matte (h, w) brought to the photo's size, its borders on the photo's edges and a pixel or two wide.
 
     Args:
         person: probabilities, covering exactly the photo's area.
@@ -45,7 +45,7 @@ def upsample_guided(person: NDArray[Any], photo: NDArray[np.uint8]) -> NDArray[n
     Returns:
         float32 (H, W) in 0..1.
     """
-    return guided_upsample(probability(person), photo)
+    return sharp_upsample(probability(person), photo)
 
 
 def coverage(person: NDArray[Any]) -> float:

@@ -1,4 +1,4 @@
-"""Bringing a network's small depth map to the photo's size with its steps on the photo's edges.
+"""Bringing a network's small map, of depth or of people, to the photo's size with its steps on the photo's edges.
 
 Only steps are touched; slopes and flat parts are plain interpolation, so no texture can be copied into them. On a step
 the map is far + share * (near - far), and the photo decides the share: it is fitted in windows as a straight line in
@@ -17,13 +17,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.contract import Size
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import resize, row_strips
 from service.imaging.steps import find_steps
-from service.imaging.upsampling import working_grid
 
 FloatMap = NDArray[np.float32]
 
+_FIT_PIXELS: Final = 640 * 480
+_FIT_SCALE: Final = 4  # per axis, of the map: bounds the windows on photos that are all width or all height
 _WINDOW_PX: Final = 4.0  # half width of the fitted windows in pixels of the network's map
 _EPSILON: Final = 0.03**2  # square of the colour contrast (of 1) below which the photo is taken to say nothing
 _LEAST_GAP: Final = 0.02  # of the map's range: less between far and near is no step
@@ -35,7 +37,7 @@ _CONTOUR_PX: Final = 1.5  # of the photo: how wide a hard contour may be, so tha
 
 
 def sharp_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Enlarge a depth map to the photo's size, its steps made hard and put on the photo's edges.
+    """Enlarge a map to the photo's size, its steps made hard and put on the photo's edges.
 
     Scaling the map or adding to it does the same to the result, and so does its sign.
 
@@ -73,6 +75,14 @@ def sharp_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) -
     gap = np.where(moves, np.maximum(near, plain) - far, np.float32(0))
     gain = max(_LEAST_GAIN, max(height / size[0], width / size[1]) / _CONTOUR_PX)
     return _applied(photo, slopes * np.float32(gain / 255), (offset - 0.5) * gain + 0.5, far, gap, (low, high))
+
+
+def working_grid(photo_size: Size, map_size: Size) -> tuple[Size, float]:
+    """(height, width) of the copy that windows are fitted on, and its pixels per pixel of the map, at most 4."""
+    shrink = min(1.0, (_FIT_PIXELS / (photo_size[0] * photo_size[1])) ** 0.5)
+    height = min(max(1, round(photo_size[0] * shrink)), _FIT_SCALE * map_size[0])
+    width = min(max(1, round(photo_size[1] * shrink)), _FIT_SCALE * map_size[1])
+    return (height, width), max(height / map_size[0], width / map_size[1])
 
 
 def _shares(

@@ -19,7 +19,6 @@ import onnxruntime
 
 from service.imaging.geometry import Letterbox, resize
 from service.imaging.sharpening import sharp_upsample
-from service.imaging.upsampling import guided_upsample
 from training.data.truth import depth_truth
 from training.metrics import STRICT, TOLERANT, boundary_f1
 
@@ -37,7 +36,7 @@ METHODS: dict[str, Method] = {
     "joint bilateral": upsamplers.joint_bilateral,
     "domain transform": upsamplers.domain_transform,
     "snapped, photo unseen": upsamplers.snapped,
-    "snapped and guided (before)": guided_upsample,
+    "snapped and guided (before)": upsamplers.snapped_and_guided,
     "ours (`edges=sharp`)": sharp_upsample,
 }
 SOURCES = ("middlebury", "sceneflow", "leres_demo", "unidepth_demo", "nyu", "redkitchen", "tum", "planes")
@@ -174,7 +173,7 @@ def timings(rounds: int) -> list[Section]:
         small = np.ascontiguousarray(shrunk(0.1 + depth_scene(*size), 1.5))
         contenders = {
             "cv2.resize": lambda s=small, p=picture: upsamplers.opencv_linear(s, p),
-            "snapped and guided (before)": lambda s=small, p=picture: guided_upsample(s, p),
+            "snapped and guided (before)": lambda s=small, p=picture: upsamplers.snapped_and_guided(s, p),
             "ours": lambda s=small, p=picture: sharp_upsample(s, p),
         }
         sections.append(Section(f"Time, {name}", interleave(contenders, rounds=times)))

@@ -6,7 +6,7 @@ import pytest
 
 from service.imaging import depth, matte, people, refocus
 from service.imaging.geometry import Letterbox, bounded_long_side, neighbourhood
-from service.imaging.upsampling import guided_upsample, working_grid
+from service.imaging.sharpening import sharp_upsample, working_grid
 
 STRIPS = [(8, 36_000), (5, 65_535), (1, 65_535), (65_535, 1), (36_000, 8), (2, 2), (1, 1)]
 
@@ -50,7 +50,7 @@ def test_large_neighbourhoods_can_be_searched_an_axis_at_a_time() -> None:
 def test_maps_come_back_at_the_photos_size_and_in_range(size: tuple[int, int]) -> None:
     photo, content = textured(size), Letterbox.of(*size).content_size
     network_map = np.random.default_rng(2).uniform(-3, 5, content).astype(np.float32)
-    full = guided_upsample(network_map, photo)
+    full = sharp_upsample(network_map, photo)
     assert full.shape == size
     assert np.isfinite(full).all()
     assert network_map.min() - 1e-4 <= full.min() <= full.max() <= network_map.max() + 1e-4
