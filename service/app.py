@@ -139,6 +139,8 @@ def _wire(settings: Settings, client: Replicas, embedded: EmbeddedServer | None)
         ),
     )
     client.on_change = pipeline.forget
+    uploads = UploadMemory(settings.max_upload_bytes)
+    metrics.upload_bytes.set_function(lambda: uploads.used_bytes)
     return Gateway(
         settings=settings,
         client=client,
@@ -151,7 +153,7 @@ def _wire(settings: Settings, client: Replicas, embedded: EmbeddedServer | None)
         ),
         pipeline=pipeline,
         rollout=Rollout(client),
-        uploads=UploadMemory(settings.max_upload_bytes),
+        uploads=uploads,
         scenes=Scenes(cache, settings.scene_age_s),
         embedded=embedded,
     )

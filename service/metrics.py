@@ -38,6 +38,7 @@ class Metrics:
         )
         self.inflight = Gauge("depthlens_inflight", "Requests being worked on", registry=self.registry)
         self.waiting = Gauge("depthlens_waiting", "Requests waiting for a place", registry=self.registry)
+        self.upload_bytes = Gauge("depthlens_upload_bytes", "Memory that request bodies hold", registry=self.registry)
         self.rejected = Counter(
             "depthlens_rejected_total", "Requests refused before any work", ["reason"], registry=self.registry
         )
