@@ -73,8 +73,6 @@ class Gateway:
             return None
         return ", ".join(f"{model} {state}" for model, state in states.items())
 
-    async def answer(self, request: Request, job: Job[bytes]) -> Response:
-        """Answer a request that carries a photo and no more; raises as `answer_parts`."""
     def admit(self, request: Request) -> None:
         """Begin the deadline of a request for work, and refuse it when there is no room: its body is still unread.
 
@@ -86,6 +84,8 @@ class Gateway:
         context.deadline = Deadline.after(self._timeout_s(request))
         self.admission.check_room(context)
 
+    async def answer(self, request: Request, job: Job[bytes]) -> Response:
+        """Answer a request that carries a photo and no more; raises as `answer_parts`."""
         return await self._answer(request, read_image, job)
 
     async def answer_parts(self, request: Request, maps: Collection[str], job: Job[Parts]) -> Response:
