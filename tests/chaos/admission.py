@@ -1,4 +1,4 @@
-"""F5, F12, F13: more work than can be done, and one client that wants all of it."""
+"""F5, F9c, F12, F13: more work than can be done, and one client that wants all of it."""
 
 import asyncio
 import secrets
@@ -6,10 +6,10 @@ import secrets
 from service.clients import hash_of
 from tests.support.load import Load, Stream, load
 
-from .arena import Arena, Gateway, until
+from .arena import Arena, Gateway, total, until
 from .fault import Unmet, fault
-from .pictures import PHOTO
-from .wire import Answer
+from .pictures import PHOTO, photo
+from .wire import Answer, head
 
 _SLOW_S = 1.0
 _DEADLINE_S = 4.0
@@ -21,7 +21,7 @@ _OVERLOAD = 10
 
 
 @fault(
-    "F5",
+    "F5a",
     "the model becomes slow, 1 s instead of nothing; 24 requests come within 1.2 s",
     expected="all but those in work are answered 503 within the queue budget of 0.3 s, not at their deadline of 4 s",
     without="wait-bound",
@@ -56,6 +56,87 @@ async def slow_model(arena: Arena) -> str:
 
 async def _photo(gateway: Gateway) -> Answer:
     return await gateway.ask("POST", "/depth", PHOTO, {"X-Request-Timeout": str(_DEADLINE_S)})
+
+
+@fault(
+    "F5b",
+    "a model that holds; a request with a deadline of 1 s in work, one with 0.5 s behind it in the queue",
+    expected="504 at their deadlines +- 10 %, saying where the time went; the model hears of it; gauges 0",
+    without="deadline",
+    fast=True,
+)
+async def deadlines(arena: Arena) -> str:
+    triton, puppet = await arena.puppet()
+    gateway = await arena.gateway(triton, max_inflight=1, max_wait_s=3)
+    puppet.tell(holds=True)
+    try:
+        first = asyncio.create_task(_impatient(gateway, 1.0))
+        await until(lambda: bool(puppet.notes("begun")), 5.0, "a request at the model")
+        second = asyncio.create_task(_impatient(gateway, 0.5))
+        answers = await asyncio.gather(second, first)
+        await until(lambda: bool(puppet.notes("cancelled")), arena.limit(0.5), "a cancelled inference")
+    finally:
+        puppet.tell()
+    late = list(zip(answers, (0.5, 1.0), ("queue", "infer"), strict=True))
+    for answer, deadline_s, stage in late:
+        answer.expect(504, code="deadline_exceeded")
+        off_s = abs(answer.seconds - deadline_s)
+        if off_s > arena.limit(0.1 * deadline_s + 0.05) or answer.problem["stage"] != stage:
+            raise Unmet(f"504 during {answer.problem['stage']} after {answer.seconds:.2f} s of {deadline_s:g}")
+    await _empty(gateway)
+    if len(puppet.notes("begun")) != 1:
+        raise Unmet("the model was asked for the one that never had a place")
+    return ", ".join(f"504 during {stage} after {answer.seconds:.2f} s" for answer, _, stage in late)
+
+
+async def _impatient(gateway: Gateway, deadline_s: float) -> Answer:
+    return await gateway.ask("POST", "/depth", PHOTO, {"X-Request-Timeout": str(deadline_s)}, timeout_s=2)
+
+
+async def _empty(gateway: Gateway) -> None:
+    async def gone() -> bool:
+        page = await gateway.metrics()
+        return not any(total(page, f"depthlens_{name}") for name in ("inflight", "waiting", "upload_bytes"))
+
+    await until(gone, 5.0, "gauges at 0")
+
+
+@fault(
+    "F9c",
+    "12 clients leave while they wait for a place",
+    expected="their turns and their photos' memory are free within 100 ms; the model never sees them",
+    without="cancellation",
+    fast=True,
+)
+async def leave_while_waiting(arena: Arena) -> str:
+    triton, puppet = await arena.puppet()
+    gateway = await arena.gateway(triton, max_inflight=1, max_wait_s=30)
+    puppet.tell(holds=True)
+    try:
+        working = await gateway.connect()
+        await working.send(head("POST", "/depth", len(PHOTO)) + PHOTO)
+        await until(lambda: bool(puppet.notes("begun")), 5.0, "a request at the model")
+        leavers = [await gateway.connect() for _ in range(12)]
+        for wire in leavers:
+            await wire.send(head("POST", "/depth", len(PHOTO)) + PHOTO)
+
+        async def waiting(count: int) -> bool:
+            return await gateway.metric("depthlens_waiting") == count
+
+        await until(lambda: waiting(12), 5.0, "12 that wait")
+        for wire in leavers:
+            wire.leave()
+        gone_s = await until(lambda: waiting(0), arena.limit(0.5), "an empty queue")
+    finally:
+        puppet.tell()
+    (await working.answer()).expect(200)
+    (await gateway.ask("POST", "/depth", photo(1))).expect(200)
+    await _empty(gateway)
+    if len(puppet.notes("begun")) != 2:
+        raise Unmet(f"the model saw {len(puppet.notes('begun'))} photos of 2")
+    if gone_s > arena.limit(0.1):
+        raise Unmet(f"gone after {gone_s * 1000:.0f} ms")
+    return f"queue empty after {gone_s * 1000:.0f} ms, the model saw 2 photos of 14"
 
 
 @fault(
@@ -97,11 +178,7 @@ async def overload(arena: Arena) -> str:
     ]
     if any(faults):
         raise Unmet(f"{seen}; {over.failed.count} failed, {over.unsent} not sent, {over.unhelpful} without Retry-After")
-
-    async def empty() -> bool:
-        return await gateway.metric("depthlens_inflight") == 0 and await gateway.metric("depthlens_waiting") == 0
-
-    await until(empty, 5.0, "gauges at 0")
+    await _empty(gateway)
     return seen
 
 

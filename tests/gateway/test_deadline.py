@@ -1,4 +1,4 @@
-"""One deadline over all a request needs: the upload, the wait, decoding, the model, encoding. Nothing is left behind."""
+"""One deadline over the upload, the wait, decoding, the model and encoding; and nothing is left behind."""
 
 import asyncio
 import threading

@@ -48,3 +48,11 @@ def _fair_share() -> None:
 
     identify = Clients.identify
     Clients.identify = lambda self, connection: identify(self, connection) and "all"  # type: ignore[method-assign]
+
+
+@without("deadline")
+def _deadline() -> None:
+    """Nothing is bounded in time, as in a handler that awaits its model."""
+    from service.context import Deadline
+
+    Deadline.after = classmethod(lambda cls, timeout_s: cls(1e6, 1e9))  # type: ignore[method-assign, assignment]
