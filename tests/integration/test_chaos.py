@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.arena import Stage
-from tests.chaos.fault import Fault, discover, run
+from tests.chaos.endurance import Sample, judge
+from tests.chaos.fault import Fault, Unmet, discover, run
 from tests.chaos.unprotected import UNPROTECTED
 
 ROWS = discover()
@@ -36,6 +37,29 @@ def test_row(stage: Stage, row: Fault, control: bool) -> None:
 
 def test_every_control_exists() -> None:
     assert {row.without for row in ROWS} <= UNPROTECTED.keys()
+
+
+def _samples(**grown_by: float) -> list[Sample]:
+    """Forty samples of a gateway that fills its cache in the first quarter; after it these grow at each sample."""
+    still = {"rss_mb": 400.0, "gateway_mb": 200.0, "fds": 30, "threads": 11, "tasks": 11, "shm_mb": 17.0}
+    return [
+        Sample(
+            requests=100 * (number + 1),
+            **{
+                name: value + min(number, 10) * (name == "rss_mb") + grown_by.get(name, 0) * max(0, number - 10)
+                for name, value in still.items()
+            },
+        )
+        for number in range(40)
+    ]
+
+
+def test_the_judge_of_long_runs() -> None:
+    assert "memory +0.0 MB" in judge(_samples(), 20.0)
+    assert "memory +9" in judge(_samples(rss_mb=0.5), 20.0)
+    for name, step in (("rss_mb", 1.2), ("fds", 1), ("threads", 1), ("tasks", 1), ("shm_mb", 0.5)):
+        with pytest.raises(Unmet, match="memory" if name == "rss_mb" else name):
+            judge(_samples(**{name: step}), 20.0)
 
 
 def test_nothing_is_left_behind(stage: Stage) -> None:
