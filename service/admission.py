@@ -8,8 +8,8 @@ Under overload a queue without bounds answers nobody in time. This one has three
 - of hope: who would wait longer than that, or than his deadline, going by the measured service rate, is refused
   immediately, before his photo is read.
 
-Clients are served in turn. A refusal is 429 when the client's own requests are the reason, else 503; its `Retry-After`
-is the wait that was predicted.
+Clients are served in turn, those first who have had less work done of late. A refusal is 429 when the client's own
+requests are the reason, else 503; its `Retry-After` is the wait that was predicted.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class Admission:
         return max(self._mean_service_s, time.monotonic() - starts[len(starts) // 2])
 
     def _predicted_wait_s(self, client: str) -> float:
-        return self._service_s() * (self._queue.ahead_of(client) + 1) / self._max_inflight
+        return self._service_s() * (self._queue.ahead_of(client, time.monotonic()) + 1) / self._max_inflight
 
     def check_room(self, context: RequestContext) -> None:
         """Refuse a request that would have to wait and should not.
@@ -106,7 +106,9 @@ class Admission:
         try:
             yield
         finally:
-            elapsed_s = time.monotonic() - start
+            now = time.monotonic()
+            elapsed_s = now - start
+            self._queue.charge(context.client, elapsed_s, now)
             change = elapsed_s - self._mean_service_s
             self._mean_service_s += _SMOOTHING * change if self._mean_service_s else elapsed_s
             del self._started[number]
@@ -141,7 +143,7 @@ class Admission:
 
     def _leave(self) -> None:
         """Hand the place to whose turn it is, or free it."""
-        while (turn := self._queue.pop()) is not None:
+        while (turn := self._queue.pop(time.monotonic())) is not None:
             if not turn.done():
                 turn.set_result(None)
                 return
