@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from service import __version__
+from service.clients import hash_of
 
 
 def depthlens(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -32,6 +33,8 @@ def test_help_shows_examples() -> None:
         (["serve", "--port", "70000"], {}, "setting port", 2),
         (["serve"], {"DEPTHLENS_DEPTH_MODEL": "nope"}, "setting depth_model", 2),
         (["serve"], {"DEPTHLENS_MAX_INFLIGHT": "0"}, "setting max_inflight", 2),
+        (["serve"], {"DEPTHLENS_TRUSTED_PROXIES": "127.0.0.1, nonsense"}, "setting trusted_proxies", 2),
+        (["serve"], {"DEPTHLENS_API_KEY_HASHES": f"{hash_of('a')},dl_secret"}, "setting api_key_hashes", 2),
         (["serve", "--port", "0", "--model-repository", "/nonexistent"], {}, "/nonexistent", 1),
     ],
 )
@@ -42,6 +45,12 @@ def test_errors_are_one_line(arguments: list[str], environment: dict[str, str], 
     assert last.startswith("depthlens: ")
     assert said in last
     assert "Traceback" not in done.stderr
+    assert "dl_secret" not in done.stderr
+
+
+def test_a_new_key_and_its_hash() -> None:
+    lines = dict(line.split() for line in depthlens("keys", "new").stdout.splitlines())
+    assert hash_of(lines["key"]) == lines["hash"]
 
 
 def test_a_taken_port_is_said() -> None:

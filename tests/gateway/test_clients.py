@@ -5,6 +5,7 @@ import tracemalloc
 
 import pytest
 from fakes import FakeDepthClient
+from running import RunningGateway
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
@@ -157,3 +158,35 @@ def test_models_is_locked_and_probes_never_are() -> None:
             for _ in range(3):
                 assert gateway.get(path).status_code == 200, path
         assert gateway.get("/health/ready").status_code in (200, 503)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "name"),
+    [
+        ((), ["198.51.100.9"], "127.0.0.1"),
+        (("127.0.0.1",), [], "127.0.0.1"),
+        (("127.0.0.1",), ["198.51.100.9"], "198.51.100.9"),
+        (("127.0.0.0/8",), ["6.6.6.6, 198.51.100.9"], "198.51.100.9"),  # the first is what the client claims
+        (("127.0.0.0/8",), ["6.6.6.6", "198.51.100.9"], "198.51.100.9"),
+        (("127.0.0.1", "10.0.0.0/8"), ["6.6.6.6, 198.51.100.9, 10.1.2.3"], "198.51.100.9"),
+        (("127.0.0.1",), ["2001:db8::1"], "2001:db8::/64"),
+        (("127.0.0.1",), ["<script>"], "unknown"),
+        (("192.0.2.1",), ["198.51.100.9"], "127.0.0.1"),
+    ],
+)
+def test_only_trusted_proxies_say_who_the_client_is(
+    trusted: tuple[str, ...], forwarded: list[str], name: str, photo: bytes
+) -> None:
+    running = RunningGateway(FakeDepthClient(), trusted_proxies=trusted)
+    try:
+        seen: list[str] = []
+        gateway = running.app.state.gateway
+        gateway.admission.check_room = lambda context: seen.append(context.client)
+        lines = [f"X-Forwarded-For: {value}\r\n" for value in forwarded]
+        head = (
+            f"POST /depth HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{''.join(lines)}Content-Length: {len(photo)}\r\n"
+        )
+        assert running.say(head.encode() + b"\r\n" + photo).status == 200
+        assert seen[0] == name
+    finally:
+        running.close()
