@@ -154,6 +154,7 @@ class GuardedProtocol(H11Protocol):
         """The connection is another protocol's from here on."""
         self._shared.work(self)
         self._stop_waiting()
+        self._head.clear()
         super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:

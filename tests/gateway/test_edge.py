@@ -1,9 +1,13 @@
 """The HTTP edge on real sockets: what is too slow, too large, too much or no HTTP at all ends, and soon."""
 
 import asyncio
+import logging
+import random
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
@@ -51,8 +55,9 @@ def post(*headers: bytes, length: int | None = None, kind: bytes = b"image/png",
 
 def all_is_over(gateway: RunningGateway) -> None:
     until(lambda: gateway.metric("depthlens_connections") == 0)
-    assert gateway.app.state.gateway.uploads.used_bytes == 0
-    assert gateway.metric("depthlens_inflight") == 0
+    until(lambda: gateway.app.state.gateway.uploads.used_bytes == 0)
+    until(lambda: gateway.metric("depthlens_inflight") == 0)
+    until(lambda: not gateway.server.server_state.tasks)
 
 
 def trickle(connection: socket.socket, line: bytes, every_s: float) -> bool:
@@ -408,3 +413,64 @@ def test_a_stop_does_not_wait_for_who_does_not_read(start: Start) -> None:
     gateway = start(body_grace_s=0.2)
     with big_answer(gateway):
         gateway.close()
+
+
+class Echo(asyncio.Protocol):
+    """Stands for uvicorn's WebSocket protocols: made with the same arguments, given the request's head first."""
+
+    def __init__(self, **_: object) -> None:
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(b"echo " + data)
+
+
+def test_an_upgraded_connection_is_under_no_rule_of_these(start: Start) -> None:
+    gateway = start(header_timeout_s=0.1, body_grace_s=0.1, max_connections=1)
+    gateway.server.config.ws_protocol_class = Echo
+    with gateway.connect() as connection:
+        connection.sendall(LIVE + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert connection.recv(65536).startswith(b"echo GET /health/live HTTP/1.1")
+        time.sleep(0.5)
+        assert gateway.say(LIVE + CLOSE + b"\r\n").status == 200
+        connection.sendall(b"still here")
+        assert connection.recv(65536) == b"echo still here"
+
+
+def test_nonsense_of_every_kind(gateway: RunningGateway, caplog: pytest.LogCaptureFixture) -> None:
+    """Requests with bytes changed, cut out and doubled, in pieces: answered or closed, and nothing breaks or stays."""
+    rng = random.Random(5)
+    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (PHOTO[:100], PHOTO[100:]))
+    sound = [
+        post(length=len(PHOTO)) + PHOTO,
+        post(b"Transfer-Encoding: chunked") + body + b"0\r\n\r\n",
+        post(length=len(form(part(b"image"))), kind=b"multipart/form-data; boundary=b") + form(part(b"image")),
+        LIVE + b"\r\n" + LIVE + CLOSE + b"\r\n",
+    ]
+    statuses: Counter[int] = Counter()
+    for _ in range(300):
+        data = bytearray(rng.choice(sound))
+        for _ in range(rng.randint(1, 4)):
+            start = rng.randrange(min(len(data), 400))
+            end = start + rng.choice([1, 1, 2, 8, 64])
+            data[start:end] = rng.choice(
+                [b"", rng.randbytes(end - start), bytes(data[start:end]) * 2, b"\r\n", b"\x00", b":", b"9" * 30]
+            )
+        with gateway.connect() as connection, suppress(ConnectionError):
+            cut = rng.randrange(len(data))
+            connection.sendall(data[:cut])
+            connection.sendall(data[cut:])
+            connection.shutdown(socket.SHUT_WR)
+            received = bytearray()
+            while piece := connection.recv(65536):
+                received += piece
+            if received:
+                statuses[parsed(bytes(received)).status] += 1
+    all_is_over(gateway)
+    assert statuses[200]
+    assert statuses[400]
+    assert not [status for status in statuses if status >= 500]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
