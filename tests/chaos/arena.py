@@ -241,6 +241,7 @@ class Arena:
         *,
         embedded: bool = False,
         ready: bool = True,
+        port: int = 0,
         under: Sequence[str] = (),
         **settings: object,
     ) -> Gateway:
@@ -250,17 +251,18 @@ class Arena:
             triton: where inferences go, also several or an address; by default the shared one with tiny networks.
             embedded: let the gateway run its own Triton instead.
             ready: wait until it is ready; otherwise only until it listens.
+            port: where it listens; by default a free one.
             under: command that runs it: `["unshare", "-m", ...]`.
             settings: fields of `Settings`.
         """
         environment = {f"DEPTHLENS_{name.upper()}": str(value) for name, value in settings.items()}
         if embedded:
-            environment["DEPTHLENS_MODEL_REPOSITORY"] = str(self.stage.repository)
+            environment.setdefault("DEPTHLENS_MODEL_REPOSITORY", str(self.stage.repository))
         else:
             several = [triton or await self.triton()] if triton is None or isinstance(triton, Triton | str) else triton
             environment["DEPTHLENS_TRITON_URL"] = ",".join(t if isinstance(t, str) else t.url for t in several)
         main = ["-m", "service"] if self.control is None else ["-m", "tests.chaos.unprotected", self.control]
-        gateway = Gateway(self, [*under, sys.executable, *main, "serve", "--port", "0"], environment)
+        gateway = Gateway(self, [*under, sys.executable, *main, "serve", "--port", str(port)], environment)
         self.processes.append(gateway)
 
         def listens() -> bool:

@@ -23,6 +23,7 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lost: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.sent_bytes = 0
         self.received_bytes = 0
@@ -30,10 +31,10 @@ class Relay:
         self.delay_s = 0.0
 
     @classmethod
-    async def open(cls, port: int) -> "Relay":
-        """A relay to `port`."""
+    async def open(cls, port: int, host: str = "127.0.0.1", at: int = 0) -> "Relay":
+        """A relay to `port` that listens on `host`, port `at` if that is given."""
         relay = cls(port)
-        relay._server = await asyncio.start_server(relay._connected, "127.0.0.1", 0)
+        relay._server = await asyncio.start_server(relay._connected, host, at)
         relay.port = relay._server.sockets[0].getsockname()[1]
         return relay
 
@@ -60,6 +61,10 @@ class Relay:
         for writer in self._writers:
             writer.transport.abort()
 
+    def lose(self) -> None:
+        """Let nothing pass on the connections there are, and leave them open; new ones are good."""
+        self._lost |= self._writers
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
@@ -75,7 +80,7 @@ class Relay:
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, onward: bool) -> None:
         with suppress(ConnectionError):
             while data := await source.read(_CHUNK_BYTES):
-                if self.mode == "swallow":
+                if self.mode == "swallow" or sink in self._lost:
                     continue
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)

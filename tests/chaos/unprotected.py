@@ -18,6 +18,121 @@ for _module in pkgutil.iter_modules([str(Path(__file__).with_name("removals"))])
     importlib.import_module(f"{__package__}.removals.{_module.name}")
 
 
+@without("canary")
+def _canary() -> None:
+    """Ready as soon as it is up; nobody asks the model."""
+    import asyncio
+
+    from service.canary import Canary, CanaryState, Reason
+
+    async def believe(self):  # type: ignore[no-untyped-def]
+        self.state = CanaryState(True, Reason.OK, 0.0)
+        await asyncio.Event().wait()
+
+    Canary.run = believe  # type: ignore[method-assign]
+
+
+@without("error-mapping")
+def _error_mapping() -> None:
+    """What Triton says is an exception like any other."""
+    from service import inference
+
+    inference.translate = lambda status, text, model: RuntimeError(text)
+
+
+@without("retry")
+def _retry() -> None:
+    """What a server lost is lost."""
+    from service.replicas import Replicas
+
+    choose = Replicas._least_busy
+    Replicas._least_busy = lambda self, model, but=None: None if but else choose(self, model)  # type: ignore
+
+
+@without("own-readiness")
+def _own_readiness() -> None:
+    """Ready when all models are, as Triton's own readiness."""
+    from service.gateway import Gateway
+
+    Gateway.not_ready_because = property(  # type: ignore[assignment]
+        lambda self: next((state for state in self.model_states().values() if state != "ok"), None)
+    )
+
+
+@without("finite")
+def _finite() -> None:
+    """What the model answers is taken as it is."""
+    from service import inference
+
+    inference._output = lambda tensor, result, model: result.as_numpy(tensor.name)[0]
+
+
+@without("healing")
+def _healing() -> None:
+    """A model whose process died stays dead, as in Triton."""
+    from service.embedded.supervisor import Supervisor
+
+    async def leave(self, model, error):  # type: ignore[no-untyped-def]
+        pass
+
+    Supervisor._heal = leave  # type: ignore[method-assign]
+
+
+@without("keepalive")
+def _keepalive() -> None:
+    """A connection is good until TCP says otherwise."""
+    from service import inference
+
+    inference.CHANNEL_ARGUMENTS = tuple(
+        pair for pair in inference.CHANNEL_ARGUMENTS if "keepalive" not in pair[0] and "ping" not in pair[0]
+    )
+
+
+@without("lookups")
+def _lookups() -> None:
+    """A name is looked up once."""
+    from service import app, replicas
+
+    app.RESOLVE_PERIOD_S = replicas._UNREADY_RESOLVE_PERIOD_S = 1e6
+
+
+@without("monotonic")
+def _monotonic() -> None:
+    """Deadlines are times of day."""
+    import time
+    from types import SimpleNamespace
+
+    from service import context
+
+    context.time = SimpleNamespace(monotonic=time.time, perf_counter=time.perf_counter)  # type: ignore[assignment]
+
+
+@without("drain")
+def _drain() -> None:
+    """SIGTERM ends the process."""
+    import os
+
+    from service.server import GatewayServer
+
+    GatewayServer.handle_exit = lambda self, sig, frame: os._exit(0)  # type: ignore[method-assign]
+
+
+@without("rollout")
+def _rollout() -> None:
+    """A version that is loaded serves, as in Triton."""
+    from service.inference import only_versions
+    from service.rollout import Rollout
+
+    async def replace(self, model, version):  # type: ignore[no-untyped-def]
+        for server in self._servers():
+            before = (await server.serving(model))[0]
+            await server.load(model, only_versions(await server.config(model), version))
+            server.choose(model, version)
+        return before
+
+    Rollout._replace = replace  # type: ignore[method-assign]
+
+
 def main() -> int:
     """Remove the protection named first, then run the service with the rest of the arguments."""
     name, *arguments = sys.argv[1:]
