@@ -68,7 +68,9 @@ def _keepalive() -> None:
     """A connection is good until TCP says otherwise."""
     from service import inference
 
-    inference.CHANNEL_ARGUMENTS = tuple(pair for pair in inference.CHANNEL_ARGUMENTS if "keepalive" not in pair[0])
+    inference.CHANNEL_ARGUMENTS = tuple(
+        pair for pair in inference.CHANNEL_ARGUMENTS if "keepalive" not in pair[0] and "ping" not in pair[0]
+    )
 
 
 @without("lookups")
