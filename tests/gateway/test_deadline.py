@@ -80,7 +80,8 @@ def test_at_the_model(gateway: TestClient, client_of_triton: FakeDepthClient, ph
 
 def test_in_encoding(gateway: TestClient, client_of_triton: FakeDepthClient, blocked: Blocked, photo: bytes) -> None:
     async def block() -> None:
-        blocked.block(gateway)
+        if client_of_triton.calls[-1][1] != (64, 64, 3):  # not the canary's
+            blocked.block(gateway)
 
     client_of_triton.hook = block
     late(gateway, "/depth?size=native", photo, "encode")
