@@ -6,10 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging.errors import InvalidMap
+from service.imaging.geometry import resize
 from service.imaging.sharpening import sharp_upsample
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels; right and bottom exclusive."""
+
+_WINDOW_PX = 6.0  # of the network's map: a person's colours and those around him reach farther than a depth step's
+_DRAFT = 2  # times the size of the map: the border is first moved on a copy of the photo, so that it can move farther
 
 THRESHOLD = 0.5
 """Matte value from which a pixel counts as person where a yes or no is asked for."""
@@ -45,7 +49,11 @@ def upsample_guided(person: NDArray[Any], photo: NDArray[np.uint8]) -> NDArray[n
     Returns:
         float32 (H, W) in 0..1.
     """
-    return sharp_upsample(probability(person), photo)
+    matte = probability(person)
+    height, width = matte.shape
+    reduced = resize(photo, (min(photo.shape[0], _DRAFT * height), min(photo.shape[1], _DRAFT * width)))
+    draft = sharp_upsample(matte, reduced, _WINDOW_PX)
+    return sharp_upsample(resize(draft, (height, width)), photo, _WINDOW_PX)
 
 
 def coverage(person: NDArray[Any]) -> float:

@@ -36,7 +36,9 @@ _LEAST_GAIN: Final = 6.0
 _CONTOUR_PX: Final = 1.5  # of the photo: how wide a hard contour may be, so that it is not a staircase
 
 
-def sharp_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+def sharp_upsample(
+    network_map: NDArray[np.float32], photo: NDArray[np.uint8], window_px: float = _WINDOW_PX
+) -> NDArray[np.float32]:
     """Enlarge a map to the photo's size, its steps made hard and put on the photo's edges.
 
     Scaling the map or adding to it does the same to the result, and so does its sign.
@@ -44,9 +46,10 @@ def sharp_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) -
     Args:
         network_map: (h, w), finite, any range; covers exactly the photo's area.
         photo: uint8 (H, W, 3).
+        window_px: half width of the windows that colours are learned in, in pixels of the map.
 
     Returns:
-        float32 (H, W); nowhere outside the range that the map has within 14 of its own pixels.
+        float32 (H, W); nowhere outside the range that the map has within three and a half windows of its own pixels.
     """
     if network_map.ndim != 2 or network_map.size == 0:
         raise InvalidMap(f"The map has the shape {network_map.shape}, not (h, w).", value=list(network_map.shape))
@@ -62,7 +65,7 @@ def sharp_upsample(network_map: NDArray[np.float32], photo: NDArray[np.uint8]) -
     if not steps.ramp.any():
         return resize(source, (height, width))
     size, per_map_px = working_grid((height, width), (source.shape[0], source.shape[1]))
-    radius = max(1, round(_WINDOW_PX * per_map_px))
+    radius = max(1, round(window_px * per_map_px))
     plain, ramp = resize(relative, size), resize(steps.ramp.astype(np.float32), size)
     # levels count only as far as they are known: on ramps
     inverse = 1 / np.maximum(ramp, np.float32(_LEAST_WEIGHT))
