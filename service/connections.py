@@ -36,7 +36,9 @@ class Connections:
         self.metrics = metrics
         self.turned_away = 0
         self._fresh: dict[Connection, None] = {}
+        """Without a request yet, or any more: these give way first."""
         self._resting: dict[Connection, None] = {}
+        """Between two requests."""
 
     def enter(self, connection: Connection, others: int) -> None:
         """A new connection beside `others`: makes room for it, or raises Overloaded when all of them are busy."""
@@ -51,8 +53,13 @@ class Connections:
         """The connection waits for its next request."""
         self._resting[connection] = None
 
+    def leave(self, connection: Connection) -> None:
+        """The connection has had its last answer."""
+        self.work(connection)
+        self._fresh[connection] = None
+
     def work(self, connection: Connection) -> None:
-        """The connection has a request, or is over."""
+        """The connection has a request, or is closed."""
         self._fresh.pop(connection, None)
         self._resting.pop(connection, None)
 

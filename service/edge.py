@@ -21,6 +21,7 @@ import sys
 import termios
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -43,7 +44,11 @@ from service.framing import HEAD_BYTES, BoundedConnection, Head, has_two_lengths
 
 logger = logging.getLogger("depthlens.access")
 
-_LINGER_S = 2.0
+_LINGER_S = 30.0
+"""Longest time for which the rest of a body is dropped after its answer: nginx's. A browser reads the answer only when
+it has sent everything."""
+_QUIET_S = 2.0
+"""Who sends nothing for so long is not on the way any more."""
 _TURNED_AWAY_AT_ONCE = 64
 """Connections told at the same time that there are too many; more are closed without a word."""
 
@@ -83,6 +88,7 @@ class GuardedProtocol(H11Protocol):
         self._upload: Pace | None = None
         self._failure: DepthlensError | None = None
         self._lingering = False
+        self._heard_at = 0.0
         self._turned_away = False
         self._answer: Pace | None = None
         self._answer_check: asyncio.TimerHandle | None = None
@@ -115,6 +121,7 @@ class GuardedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the client; dropped when it has had its last answer."""
         if self._lingering or self._failure is not None:
+            self._heard_at = self.loop.time()
             return
         if self._upload is not None:
             self._upload.moved(len(data), self.loop.time())
@@ -228,11 +235,12 @@ class GuardedProtocol(H11Protocol):
             self.transport.abort()
         else:
             self._refuse(error)
+            self._shared.work(self)  # it has no place that it could give up
 
     def finish(self) -> None:
         """Close after the answer: at once, or when the client has stopped sending."""
         if self._unread():
-            self._linger()
+            self._close_later()
         else:
             self.transport.close()
             self._watch_answer()
@@ -301,21 +309,27 @@ class GuardedProtocol(H11Protocol):
         self.transport.write(answer)
         self._shared.metrics.requests.labels("unmatched", str(error.status), error.code).inc()
         logger.info("- unmatched %s %s id=%s", error.status, error.code, context.request_id)
-        self._linger()
+        self._close_later()
 
-    def _linger(self) -> None:
+    def _close_later(self) -> None:
         """Say no more, and close when the client does, or after a moment."""
         self._lingering = True
-        self._shared.work(self)
+        self._shared.leave(self)
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._wait(_LINGER_S, self._linger_over)
+        self._heard_at = self.loop.time()
+        self._linger(self._heard_at + _LINGER_S)
 
-    def _linger_over(self) -> None:
-        self.transport.close()
-        self._watch_answer()
+    def _linger(self, until: float) -> None:
+        now = self.loop.time()
+        close_at = min(until, self._heard_at + _QUIET_S)
+        if now < close_at:
+            self._wait(close_at - now, partial(self._linger, until))
+        else:
+            self.transport.close()
+            self._watch_answer()
 
     def _watch_answer(self) -> None:
         """Look now and then whether the client takes what waits for it."""

@@ -243,12 +243,23 @@ def test_who_is_answered_early_gets_the_answer(gateway: RunningGateway) -> None:
     all_is_over(gateway)
 
 
-def test_a_client_that_never_stops_sending_is_left_in_the_end(gateway: RunningGateway) -> None:
+def test_a_client_that_never_stops_sending_is_left_in_the_end(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.edge._LINGER_S", 0.5)
     with gateway.connect() as connection:
         connection.sendall(post(length=8_000_000_000))
         assert trickle(connection, b"x", 0.02)
-        until(lambda: gateway.metric("depthlens_connections") == 0)
-    all_is_over(gateway)
+        all_is_over(gateway)
+    monkeypatch.undo()
+    monkeypatch.setattr("service.edge._QUIET_S", 0.2)
+    with gateway.connect() as connection:
+        connection.sendall(post(length=8_000_000_000))
+        for _ in range(30):  # as long as it sends it is heard out
+            connection.sendall(bytes(1000))
+            time.sleep(0.02)
+        assert gateway.metric("depthlens_connections") == 1
+        all_is_over(gateway)
 
 
 def test_bytes_behind_the_last_request_do_not_take_its_answer(gateway: RunningGateway) -> None:
@@ -399,11 +410,13 @@ def test_when_all_connections_are_busy_a_new_one_is_told_so(start: Start, client
     for connection in busy:
         connection.sendall(post(length=len(PHOTO)) + PHOTO)
     until(lambda: gateway.metric("depthlens_inflight") == 2)
-    for _ in range(100):
+    for _ in range(100):  # more than may be told at the same time
         answer = gateway.say(LIVE + b"\r\n")
         assert (answer.status, answer.problem["code"]) == (503, "overloaded")
         assert answer.headers["retry-after"] == "1"
-    for connection in busy:
+    waiting = [gateway.connect() for _ in range(5)]  # those that do not go make no room either
+    assert [connection.recv(65536)[:12] for connection in waiting] == [b"HTTP/1.1 503"] * 5
+    for connection in (*busy, *waiting):
         connection.close()
     all_is_over(gateway)
     assert gateway.say(LIVE + CLOSE + b"\r\n").status == 200
