@@ -17,6 +17,10 @@ from service.decoding.worker import PACKET_BYTES
 _ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",  # threads do not survive a fork
     "MALLOC_ARENA_MAX": "2",  # each arena takes 64 MiB of the address space that the limit is on
+    # Up to so much stays with a worker between jobs. Given back and fetched anew, page by page, the memory of a photo
+    # of 2 megapixels costs more than its decoding: 12 ms and 8.5 ms, measured.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),
 }
 _STATUS_TIMEOUT_S: Final = 2.0
 """Until a nursery that does not report the end of a worker counts as ended, too."""
