@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--relaxed", type=float, default=1.0, help="factor of every limit on the clock")
     parser.add_argument("--out", type=Path, help=f"page to write; default: {PAGE.name}, when all rows are run")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C: everything started is ended
     rows = [row for row in discover() if _wanted(row, options.rows) and (row.fast or not options.fast)]
     if not rows:
         parser.error("no such rows; --list shows them")

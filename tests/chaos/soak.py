@@ -6,6 +6,7 @@ The same judge then looks at a gateway that leaks on purpose (`unprotected leak`
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections import Counter
@@ -123,6 +124,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=50_000)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of soak.md and soak.png")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C: everything started is ended
     stage = Stage()
     try:
         real = asyncio.run(soak(stage, options.requests))
