@@ -173,6 +173,7 @@ class Replicas:
         self.on_change = on_change
         self._turn = 0
         self._retiring: set[asyncio.Task[None]] = set()
+        self._question: asyncio.Future[list[ServedModel]] | None = None
         self.endpoints: list[Endpoint] = []
         self.retries = 0
 
@@ -255,7 +256,15 @@ class Replicas:
         return any(await asyncio.gather(*(endpoint.client.is_ready(model) for endpoint in self._answering())))
 
     async def served_models(self) -> list[ServedModel]:
-        """See `DepthClient.served_models`: of all servers together, each version once."""
+        """See `DepthClient.served_models`: of all servers together, each version once.
+
+        Whoever asks while another does gets the same answer, so that many who ask cost the servers no more than one.
+        """
+        if self._question is None or self._question.done():
+            self._question = asyncio.ensure_future(self._served_models())
+        return await asyncio.shield(self._question)
+
+    async def _served_models(self) -> list[ServedModel]:
         if not self.endpoints:
             await self._update()
         lists = await asyncio.gather(*(endpoint.client.served_models() for endpoint in self._answering()))
@@ -276,6 +285,8 @@ class Replicas:
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
+        if self._question is not None:
+            self._question.cancel()
         endpoints, self.endpoints = self.endpoints, []
         await asyncio.gather(*(endpoint.client.close() for endpoint in endpoints))
 

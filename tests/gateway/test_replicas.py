@@ -14,7 +14,7 @@ from service.breaker import FAILURES_TO_OPEN
 from service.canary import Reason
 from service.contract import CANARY_SIZE
 from service.errors import ContractViolation, DeadlineExceeded, DepthlensError, ModelFailed, ModelUnavailable
-from service.inference import Prediction
+from service.inference import Prediction, ServedModel
 from service.replicas import Replicas
 from service.settings import Settings
 
@@ -416,3 +416,34 @@ def test_what_is_no_address(text: str) -> None:
 def test_names_become_addresses() -> None:
     assert asyncio.run(resolve(parse_list("localhost:7,127.0.0.1:7,[::1]:8"))) == ("127.0.0.1:7", "[::1]:8")
     assert asyncio.run(resolve(parse_list("no-such-host.invalid:7"))) is None
+
+
+def test_many_who_ask_what_is_served_cost_one_question() -> None:
+    async def test() -> None:
+        asked = 0
+        go = asyncio.Event()
+
+        class Slow(FakeDepthClient):
+            async def served_models(self) -> list[ServedModel]:
+                nonlocal asked
+                asked += 1
+                await go.wait()
+                return [ServedModel("focus", "1", True)]
+
+        async def one() -> tuple[str, ...]:
+            return ("one",)
+
+        replicas = Replicas(one, lambda _: Slow(), ("focus",))
+        asking = [asyncio.create_task(replicas.served_models()) for _ in range(50)]
+        await asyncio.sleep(0)
+        asking[0].cancel()  # who leaves takes no answer from the others
+        await asyncio.sleep(0)
+        go.set()
+        answers = await asyncio.gather(*asking[1:])
+        assert answers == [[ServedModel("focus", "1", True)]] * 49
+        assert asked == 1
+        await replicas.served_models()
+        assert asked == 2
+        await replicas.close()
+
+    asyncio.run(test())
