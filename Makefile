@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test chaos soak bench bench-refocus bench-overload export train-smoke compose-test clean
+.PHONY: help serve test chaos soak fuzz bench bench-refocus bench-overload export train-smoke compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,10 +16,11 @@ help: ## List the targets
 serve: $(VENV)/.serve ## Install what serving needs (no torch), start Triton and the gateway on 127.0.0.1:8080
 	@exec $(BIN)/depthlens serve
 
-test: $(VENV)/.test ## Install everything, then ruff, mypy and pytest
+test: $(VENV)/.test ## Install everything, then ruff, mypy, bandit and pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service training
 	$(BIN)/python -m pytest
 
 chaos: $(VENV)/.test ## The fault matrix against real processes, with negative controls, into docs/results/chaos.md
@@ -27,6 +28,11 @@ chaos: $(VENV)/.test ## The fault matrix against real processes, with negative c
 
 soak: $(VENV)/.test ## 50,000 requests: memory, descriptors, tasks and shared memory flat, into docs/results/soak.md
 	$(BIN)/python -m tests.chaos.soak
+
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.test ## Random files at the header parsers, guided by coverage: make fuzz FUZZ_SECONDS=600
+	$(PIP) install --group fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 bench: $(VENV)/.test ## Benchmarks beside their peers, tables into docs/results/
 	$(BIN)/python -m tests.benchmarks

@@ -1,7 +1,7 @@
 """Checkpoints: weights, averaged weights, optimiser, step, config and source revision in one file."""
 
 import hashlib
-import pickle
+import pickle  # nosec B403  # for its error alone: what is loaded is loaded with weights_only
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-DIRECTORY = Path("/dev/shm")
+DIRECTORY = Path("/dev/shm")  # nosec B108  # Triton puts its regions there; ours have random names and locks
 _FAMILY = "depthlens-"
 _LOCK = "lock"
 

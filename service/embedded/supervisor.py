@@ -19,7 +19,8 @@ from service.inference import DeadStub, TritonClient
 
 logger = logging.getLogger("depthlens.triton")
 
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_EVERYWHERE = "0.0.0.0"  # nosec B104  # compared with, not bound to
+_LOOPBACK = {_EVERYWHERE: "127.0.0.1", "::": "::1"}
 """Addresses to listen on everywhere, and where to reach them from here."""
 
 _START_POLL_S = 0.05

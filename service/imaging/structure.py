@@ -312,7 +312,7 @@ def _tiff(data: bytes, limits: Limits) -> Structure:
     big = data[2:4] in (b"+\0", b"\0+")
     try:
         (at,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)
-        (count,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, at)
+        (count,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, min(at, len(data)))
     except struct.error:
         return Structure("tiff")
     entry = struct.Struct(f"{order}HHQ8s" if big else f"{order}HHI4s")

