@@ -1,4 +1,4 @@
-"""Users who ask at a steady rate, whether they are answered or not, and note every request that was not."""
+"""Users who ask at a steady rate, and note every request that was not answered."""
 
 import asyncio
 import time
@@ -11,14 +11,19 @@ from .pictures import photo
 from .wire import Answer, Wire
 
 _PHOTOS = 50
+_USERS = 16
+_PATIENCE_S = 60.0
 
 
 class Steady:
-    """Open-loop load on one port over connections that are kept; a context manager that sends from start to end.
+    """Load on one port over connections that are kept; a context manager that sends from start to end.
+
+    What is lost is asked here, not what is too much: with 16 requests under way the next one waits, so that a busy
+    machine takes longer and sheds nothing.
 
     Args:
         port: a gateway's or a balancer's.
-        rate: requests a second.
+        rate: most requests a second.
         targets: routes, by turns.
 
     Attributes:
@@ -32,6 +37,8 @@ class Steady:
         self._rate = rate
         self._targets = targets
         self._idle: list[Wire] = []
+        self._users = asyncio.Semaphore(_USERS)
+        self._began = time.monotonic()
         self._asking: set[asyncio.Task[None]] = set()
         self._sending: asyncio.Task[None] | None = None
         self._answers: dict[int, str] = {}
@@ -78,18 +85,22 @@ class Steady:
         """Figures of what was answered."""
         ordered = sorted(self.seconds)
         median, p99 = (ordered[int(len(ordered) * share)] if ordered else 0.0 for share in (0.5, 0.99))
+        rate = self.sent / (time.monotonic() - self._began)
         return (
-            f"0 of {self.sent:,} failed at {self._rate:g}/s, median {median * 1000:.0f} ms, "
+            f"0 of {self.sent:,} failed at {rate:.0f}/s, median {median * 1000:.0f} ms, "
             f"p99 {p99 * 1000:.0f} ms, longest {max(ordered, default=0.0):.2f} s"
         )
 
     async def _send(self) -> None:
-        start = time.monotonic()
+        due = self._began = time.monotonic()
         while True:
-            await asyncio.sleep(start + self.sent / self._rate - time.monotonic())
+            await self._users.acquire()
+            due = max(due + 1 / self._rate, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
             task = asyncio.create_task(self._ask(self.sent))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
+            task.add_done_callback(lambda _: self._users.release())
             self.sent += 1
 
     async def _ask(self, number: int) -> None:
@@ -101,7 +112,8 @@ class Steady:
             return
         target = self._targets[number % len(self._targets)]
         try:
-            answer = await wire.ask("POST", target, photo(number % _PHOTOS), timeout_s=30.0)
+            patience = {"X-Request-Timeout": f"{_PATIENCE_S:g}"}
+            answer = await wire.ask("POST", target, photo(number % _PHOTOS), patience, timeout_s=_PATIENCE_S)
         except Unmet as error:
             self.failures[str(error)] += 1
             await wire.close()
