@@ -18,6 +18,7 @@ from PIL import Image
 from service.contract import Size
 from service.errors import UnusableMap
 from service.imaging import depth
+from service.imaging.structure import Limits, survey
 
 Kind = Literal["depth", "mask"]
 FloatMap = NDArray[np.float32]
@@ -134,6 +135,7 @@ def _from_png(data: bytes, size: Size, kind: Kind) -> FloatMap:
             limit={"bits": [8, 16], "colour_type": 0},
         )
     try:
+        survey(data, Limits(max_pixels=size[0] * size[1]))  # the rest of the file, too: texts, pieces, further sizes
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             stored: NDArray[Any] = np.asarray(image)
     except Exception as error:  # Pillow's decoders raise nearly every built-in exception on hostile content
