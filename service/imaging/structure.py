@@ -18,7 +18,7 @@ from service.imaging.formats import sniff
 
 ORDINARY_PIXELS: Final = 4_000_000
 """Pixels up to which a file can be ordinary: decoding takes 10 bytes for each, hence 40 MB, and cannot be stopped. What
-another process costs is 1.7 ms by megapixel and more (docs/results/decoding.md)."""
+another process costs is 2 to 4 ms by megapixel (docs/results/decoding.md)."""
 ORDINARY_SCANS: Final = 20
 """Scans of an ordinary JPEG, of which the progressive scripts in use have 8 to 12: 1.2 ns by pixel and scan, 0.1 s."""
 _ORDINARY_METADATA_BYTES: Final = 64 * 1024
@@ -30,6 +30,7 @@ _SOF_HUFFMAN = {0xC0, 0xC1, 0xC2}
 _SOF_OTHER = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}  # lossless and hierarchical
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _JPEG_MOST_JUNK: Final = 64 * 1024  # between two segments; what is behind more is the decoder's business
+_WINDOW_BYTES: Final = 1 << 20
 _JPEG_FILL = b"\xff" * 4096
 _JPEG_TABLES = {0xC4, 0xCC, 0xDB, 0xDD, 0xFE}  # Huffman, arithmetic, quantisation, restart interval; comment
 _JPEG_APPS = (  # segment and how its payload starts; MPF, FlashPix and the rest are not ordinary
@@ -184,8 +185,12 @@ def _jpeg(data: bytes, limits: Limits) -> Structure:
 
 def _jpeg_scans(data: bytes, start: int, limits: Limits) -> int:
     """Scans from the end of the first one's header: exact above the limit, an upper bound below."""
-    rough = 1 + data.count(b"\xff\xda", start)
-    if rough <= limits.max_jpeg_scans:  # also finds chance pairs behind the picture: never too low
+    rough = 1
+    for at in range(start, len(data), _WINDOW_BYTES):
+        rough += data.count(b"\xff\xda", at, at + _WINDOW_BYTES + 1)
+        if rough > limits.max_jpeg_scans:
+            break
+    else:  # chance pairs behind the picture are counted, too: never too low
         return rough
     if data.find(_JPEG_FILL, start) >= 0:  # nobody pads like that, and it would have to be gone through
         raise _too_many_blocks("JPEG", limits.max_blocks)
