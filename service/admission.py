@@ -8,8 +8,8 @@ Under overload a queue without bounds answers nobody in time. This one has three
 - of hope: who would wait longer than that, or than his deadline, going by the measured service rate, is refused
   immediately, before his photo is read.
 
-Clients are served in turn, those first who have had less work done of late. A refusal is 429 when the client's own
-requests are the reason, else 503; its `Retry-After` is the wait that was predicted.
+Clients are served in turn, those first who have had less work done of late. A refusal is 429 when this client has its
+share of the queue already, else 503; its `Retry-After` is the wait that was predicted.
 """
 
 import asyncio
