@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -68,6 +69,8 @@ def end_with(parent: int) -> None:
 
 
 def _confine(memory_bytes: int) -> None:
+    with suppress(OSError):  # where memory runs out for all, this process goes, and not the gateway
+        Path("/proc/self/oom_score_adj").write_text("1000")
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     for limit, value in (
         (resource.RLIMIT_AS, pages * resource.getpagesize() + memory_bytes),

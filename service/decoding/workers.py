@@ -25,6 +25,7 @@ _COPY_BESIDE_BYTES: Final = 256 * 1024
 _GRACE_S: Final = 0.1
 """Time for a job that nobody waits for any more to end by itself: a new process costs a few milliseconds, too."""
 _LONGEST_PAUSE_S: Final = 5.0
+_KILL_TIMEOUT_S: Final = 2.0
 _TIME: Final = {-signal.SIGPROF}
 _CRASH: Final = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE, -signal.SIGSYS}
 _ERRORS: Final = {
@@ -168,6 +169,9 @@ class DecodeWorkers:
                 self._put_back(worker)
             elif worker.alive:
                 worker.kill()
+                await asyncio.wait([worker.ended], timeout=_KILL_TIMEOUT_S)
+                if not worker.ended.done() and self._nursery is not None:
+                    self._nursery.end()  # which kills its workers itself, and does not
 
         task = asyncio.create_task(see())
         self._leavings.add(task)
