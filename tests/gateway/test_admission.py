@@ -1,4 +1,6 @@
 import asyncio
+import random
+from collections import Counter
 from collections.abc import Coroutine
 
 import pytest
@@ -245,5 +247,54 @@ def test_one_client_never_fills_the_queue() -> None:
         await asyncio.gather(*tasks)
         assert value(metrics, "depthlens_inflight") == 0
         assert value(metrics, "depthlens_waiting") == 0
+
+    run(test())
+
+
+def test_whatever_happens_places_are_kept_and_given_back() -> None:
+    """400 requests of 6 clients that work, fail, leave or run out of time at any moment."""
+
+    async def test() -> None:
+        metrics = Metrics()
+        admission = Admission(3, 12, 0.02, metrics)
+        chance = random.Random(3)
+        inside = 0
+        ends: Counter[str] = Counter()
+
+        async def work() -> None:
+            nonlocal inside
+            try:
+                async with asyncio.timeout(chance.choice([0.005, 10])):
+                    async with admission.place(context(client=chance.choice("abcdef"))):
+                        inside += 1
+                        try:
+                            assert inside <= 3
+                            await asyncio.sleep(chance.choice([0, 0.001, 0.01]))
+                            if chance.random() < 0.1:
+                                raise ValueError
+                        finally:
+                            inside -= 1
+                ends["done"] += 1
+            except Exception as error:
+                ends[type(error).__name__] += 1
+            except asyncio.CancelledError:
+                ends["left"] += 1
+
+        tasks = []
+        for _ in range(400):
+            tasks.append(asyncio.create_task(work()))
+            if chance.random() < 0.3:
+                chance.choice(tasks).cancel()
+            if chance.random() < 0.5:
+                await asyncio.sleep(chance.choice([0, 0.001, 0.004]))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert set(ends) >= {"done", "ValueError", "Overloaded"}, ends
+        assert ends["AssertionError"] == 0
+        assert admission._inflight == inside == len(admission._started) == len(admission._queue) == 0
+        assert not admission._queue._lines
+        assert value(metrics, "depthlens_inflight") == value(metrics, "depthlens_waiting") == 0
+        for _ in range(3):  # and there are still three
+            await admission.place(context()).__aenter__()
+        assert value(metrics, "depthlens_inflight") == 3
 
     run(test())
