@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         (),
         description="addresses and networks, separated by commas, whose `X-Forwarded-For` says who the client is",
     )
-    worker_threads: PositiveInt = Field(2, description="threads that decode, render and encode")
+    worker_threads: PositiveInt = Field(2, description="threads that render, encode, and decode small ordinary photos")
     decode_workers: PositiveInt = Field(
         2, description="processes that decode all but small ordinary files; one that dies is started again"
     )
