@@ -209,7 +209,6 @@ def _heic() -> bytes:
     "cut off, zero bytes, PPM, ICO, EPS, PSD, SVG, HEIC, PDF, TGA, text; names and types that lie; JPEG and ZIP in one",
     expected="400, 415, or 200 with nothing of the upload's own bytes",
     without="allowlist",
-    fast=True,
 )
 async def odd_files(arena: Arena) -> str:
     gateway = await arena.gateway()

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import encoded, picture
+from fakes import FakeDepthClient, encoded, picture
 from PIL import Image
+from starlette.testclient import TestClient
 
+from service.app import create_app
 from service.decoding import memory
 from service.decoding.workers import DecodeWorkers
 from service.errors import DecoderUnavailable, UndecodableImage
@@ -22,6 +24,7 @@ from service.imaging import codec
 from service.imaging.codec import Limits
 from service.imaging.errors import DamagedImage, ImageTooCostly, ImageTooLarge, TruncatedImage
 from service.metrics import Metrics
+from service.settings import Settings
 
 Test = Callable[[DecodeWorkers], Awaitable[None]]
 
@@ -292,6 +295,18 @@ def test_photos_hold_their_memory_and_no_descriptor(at_work: AtWork) -> None:
 
 def mapped() -> int:
     return sum("memfd:depthlens" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def test_the_gateway_says_what_happened() -> None:
+    settings = Settings(decode_cpu_s=0.1, decode_workers=1, canary_period_s=60)
+    with TestClient(create_app(settings, FakeDepthClient())) as gateway:
+        answer = gateway.post("/depth?edges=sharp", content=SLOW)
+        problem = answer.json()
+        assert (answer.status_code, problem["code"]) == (422, "too_costly_image")
+        assert (problem["field"], problem["limit"]) == ("image", 0.1)
+        assert gateway.post("/depth", content=QUICK).status_code == 200
+        assert gateway.post("/depth", content=QUICK[:60]).json()["code"] == "truncated_image"
+        assert 'depthlens_decoder_ends_total{reason="time"} 1.0' in gateway.get("/metrics").text
 
 
 def test_shared_memory_can_be_neither_written_nor_shortened() -> None:
