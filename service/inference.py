@@ -153,16 +153,17 @@ class TritonClient:
         except VersionGone:
             if not version:
                 raise
-            if self._versions.get(model) == version:
-                del self._versions[model]
+            chosen = self._versions[model]  # by somebody else meanwhile?
             prediction = await self.infer_version(
                 model,
-                self._versions.get(model, ""),
+                chosen if chosen != version else "",
                 image,
                 outputs=outputs,
                 timeout_s=ends_at - time.monotonic(),
                 request_id=request_id,
             )
+            if self._versions[model] == version:
+                self._versions[model] = prediction.version
         self._versions.setdefault(model, prediction.version)
         return prediction
 
@@ -206,6 +207,10 @@ class TritonClient:
     def choose(self, model: str, version: str) -> None:
         """Ask this version from now on."""
         self._versions[model] = version
+
+    def version(self, model: str) -> str | None:
+        """The version that is asked, None before the first answer."""
+        return self._versions.get(model)
 
     async def is_ready(self, model: str) -> bool:
         """See `DepthClient.is_ready`."""

@@ -5,9 +5,10 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from service.canary import Canary
 from service.embedded import shm
@@ -15,7 +16,7 @@ from service.embedded.binary import BinaryMissingError, find_binary
 from service.embedded.process import ADMIN_KEY, Ports, TritonProcess, pick_ports
 from service.embedded.settings import EmbeddedSettings
 from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
-from service.inference import DeadStub, TritonClient
+from service.inference import DeadStub, TritonClient, only_versions
 
 logger = logging.getLogger("depthlens.triton")
 
@@ -71,6 +72,7 @@ class Supervisor:
         self._process: TritonProcess | None = None
         self._client: TritonClient | None = None
         self._canaries: dict[str, Canary] = {}
+        self._configs: dict[str, dict[str, Any]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._launched_at = 0.0
         self._launching = True
@@ -135,6 +137,8 @@ class Supervisor:
         except BaseException:
             await self.stop()
             raise
+        assert self._client is not None
+        self._configs = {model: await self._client.config(model) for model in self._canaries}
         logger.info("tritonserver is ready on %s after %.1f s", self.grpc_url, time.monotonic() - started)
         self._tasks = [asyncio.create_task(self._keep_alive())]
         self._tasks += [asyncio.create_task(canary.run()) for canary in self._canaries.values()]
@@ -185,10 +189,14 @@ class Supervisor:
         """Start one process and wait for its canaries."""
         self._launching = True
         self._launched_at = time.monotonic()
-        self._process = process = await TritonProcess.launch(find_binary(), self._settings, self.ports, self._secret)
+        held = self._held_versions()
+        settings = replace(self._settings, models=()) if held else self._settings
+        self._process = process = await TritonProcess.launch(find_binary(), settings, self.ports, self._secret)
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
                 while process.running and process.listening is not False:
+                    if held and process.listening and await self._load(held):
+                        held = {}
                     states = [await canary.probe() for canary in self._canaries.values()]
                     if process.listening and all(state.ready for state in states):
                         self._launching = False
@@ -200,6 +208,33 @@ class Supervisor:
             problem = "could not listen" if process.running else f"ended at start with status {await process.wait()}"
         await process.kill()
         raise TritonStartError(f"tritonserver {problem}", process.log_lines())
+
+    def _held_versions(self) -> dict[str, str]:
+        """Networks that a plain start would load newer files of than served last: tried by nobody, or refused."""
+        held = {}
+        for model in self._configs:
+            version = self._client.version(model) if self._client is not None else None
+            folders = [path.name for path in (self._settings.repository / model).iterdir() if path.name.isdecimal()]
+            if version in folders and version != max(folders, key=int):
+                held[model] = str(version)
+        return held
+
+    async def _load(self, held: dict[str, str]) -> bool:
+        """Load every model, networks before the ensembles over them, these ones in these versions.
+
+        Returns:
+            False when the server does not listen yet after all.
+        """
+        assert self._client is not None
+        for model in sorted(self._settings.models, key=lambda model: model not in self._canaries):
+            config = only_versions(self._configs[model], held[model]) if model in held else None
+            try:
+                await self._client.load(model, config)
+            except ModelUnavailable:
+                return False
+            except DepthlensError as error:
+                logger.error("%s could not be loaded: %s", model, error.detail)
+        return True
 
     async def _keep_alive(self) -> None:
         backoff_s = 0.0

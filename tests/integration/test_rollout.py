@@ -1,7 +1,9 @@
 """Versions of a model loaded, tried, chosen and rolled back on a real Triton, while users ask for both models."""
 
 import asyncio
+import os
 import re
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from embedded_triton import make_repository, noise, write_tiny_network
+from embedded_triton import eventually, make_repository, noise, write_tiny_network
 
 from service.embedded.settings import EmbeddedSettings
 from service.embedded.supervisor import Supervisor
@@ -40,7 +42,7 @@ class Users:
         self.failures: Counter[str] = Counter()
 
     async def run(self, model: str) -> None:
-        expected = float((IMAGE.astype(np.float64).sum(axis=2) / 765).mean())
+        expected = scale()
         while True:
             try:
                 prediction = await self._replicas.infer(model, IMAGE, timeout_s=10.0)
@@ -51,6 +53,11 @@ class Users:
                 if model == NETWORK:
                     self.versions.append(prediction.version)
             await asyncio.sleep(0.005)
+
+
+def scale() -> float:
+    """Mean of what version 1 answers."""
+    return float((IMAGE.astype(np.float64).sum(axis=2) / 765).mean())
 
 
 def changes(values: list[float] | list[str]) -> list[float | str]:
@@ -151,10 +158,17 @@ def test_another_gateway_follows_and_healing_keeps_the_version(versions: Path) -
             await rollout.load(NETWORK, "2")
             assert (await other.infer(NETWORK, IMAGE, timeout_s=5.0)).version == "2"
             add(versions, 3, None)
-            assert supervisor._client is not None
-            await asyncio.sleep(0.5)  # the supervisor's own canary has seen version 2
-            await supervisor._client.reload(NETWORK)
+            client = supervisor._client
+            assert client is not None
+            await eventually(lambda: client.version(NETWORK) == "2", 5)  # its own canary has seen it
+            await client.reload(NETWORK)
             assert (await other.infer(NETWORK, IMAGE, timeout_s=5.0)).version == "2"
+            assert supervisor.pid is not None
+            os.kill(supervisor.pid, signal.SIGKILL)
+            await eventually(lambda: supervisor.restarts == 1 and supervisor.ready, 60)
+            for model in (NETWORK, ENSEMBLE):
+                prediction = await other.infer(model, IMAGE, timeout_s=5.0)
+                assert prediction.outputs["inverse_depth"].mean() == pytest.approx(2 * scale(), rel=1e-3)
             await other.close()
             await rollout.unload(NETWORK)
             with pytest.raises(ModelUnavailable):

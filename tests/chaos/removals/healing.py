@@ -105,13 +105,17 @@ def _drain() -> None:
 @without("rollout")
 def _rollout() -> None:
     """A version that is loaded serves, as in Triton."""
+    from service.errors import ContractViolation, RolloutFailed
     from service.inference import only_versions
     from service.rollout import Rollout
 
     async def replace(self, model, version):  # type: ignore[no-untyped-def]
         for server in self._servers():
             before = (await server.serving(model))[0]
-            await server.load(model, only_versions(await server.config(model), version))
+            try:
+                await server.load(model, only_versions(await server.config(model), version))
+            except ContractViolation:
+                raise RolloutFailed("it does not load") from None
             server.choose(model, version)
         return before
 
