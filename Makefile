@@ -24,6 +24,8 @@ test: $(VENV)/.test ## Install everything, then ruff, mypy, bandit and pytest
 	$(BIN)/python -m pytest
 
 chaos: $(VENV)/.test ## The fault matrix against real processes, with negative controls, into docs/results/chaos.md
+	@if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null && ! { command -v haproxy && command -v faketime; } >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends haproxy faketime; fi
 	$(BIN)/python -m tests.chaos
 
 soak: $(VENV)/.test ## 50,000 requests: memory, descriptors, tasks and shared memory flat, into docs/results/soak.md
