@@ -55,7 +55,6 @@ async def nowhere_to_write(arena: Arena) -> str:
     "`/dev/shm` full under the gateway: a photo of 9 MP that a decode worker hands over",
     expected="200: pixels are handed over in anonymous memory; small requests as before",
     without="anonymous-memory",
-    fast=True,
 )
 async def no_shared_memory(arena: Arena) -> str:
     _need_root()
