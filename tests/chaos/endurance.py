@@ -100,7 +100,7 @@ def judge(samples: Sequence[Sample], max_growth_mb: float) -> str:
     """
     half = samples[len(samples) // 2 :]
     edge = max(2, round(len(half) * _EDGE))
-    growth_mb = growth(half, edge)
+    growth_mb, of_gateway_mb = (growth(half, edge, name) for name in ("rss_mb", "gateway_mb"))
     wrong = [] if growth_mb < max_growth_mb else [f"memory +{growth_mb:.1f} MB"]
     for name, slack in (("fds", 3), ("threads", 1), ("tasks", 3), ("shm_mb", 1.0)):
         before, after = (statistics.median(getattr(s, name) for s in part) for part in (half[:edge], half[-edge:]))
@@ -110,15 +110,16 @@ def judge(samples: Sequence[Sample], max_growth_mb: float) -> str:
         raise Unmet(f"second half of {samples[-1].requests} requests: {', '.join(wrong)}")
     last = half[-1]
     return (
-        f"second half of {last.requests} requests: memory {growth_mb:+.1f} MB, {last.fds} fds, {last.threads} threads, "
+        f"second half of {last.requests} requests: memory {growth_mb:+.1f} MB (the gateway's "
+        f"{of_gateway_mb:+.1f}), {last.fds} fds, {last.threads} threads, "
         f"{last.tasks} tasks, /dev/shm {last.shm_mb:.1f} MB"
     )
 
 
-def growth(half: Sequence[Sample], edge: int) -> float:
-    """Growth of the resident memory over these samples, in MB."""
+def growth(half: Sequence[Sample], edge: int, name: str) -> float:
+    """Growth of `rss_mb` or `gateway_mb` over these samples."""
     requests = np.array([sample.requests for sample in half], float)
-    memory = np.array([sample.rss_mb for sample in half])
+    memory = np.array([getattr(sample, name) for sample in half])
     slope = float(np.polyfit(requests - requests[0], memory, 1)[0])
     return max(slope * (requests[-1] - requests[0]), float(np.median(memory[-edge:]) - np.median(memory[:edge])))
 
