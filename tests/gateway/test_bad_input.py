@@ -131,7 +131,7 @@ def test_forms_need_one_image(gateway: TestClient) -> None:
         ("/focus?x=1&y=1&rx=0.5&ry=0.5", "x", "invalid_parameter"),
         ("/focus?x=1&ry=0.5", "x", "invalid_parameter"),
         ("/focus?x=96&y=1", "x", "outside_image"),
-        ("/focus?x=1&y=64", "x", "outside_image"),
+        ("/focus?x=1&y=64", "y", "outside_image"),
         ("/focus?x=-1&y=1", "x", "outside_image"),
         ("/focus?x=1e308&y=1", "x", "outside_image"),
         ("/focus?x=nan&y=1", "x", "invalid_parameter"),
@@ -185,7 +185,7 @@ def test_triton_absent_is_503_with_retry_after(gateway: TestClient, client_of_tr
     for route in ROUTES:
         answer = gateway.post(route, content=PHOTO)
         check_problem(answer, 503, "model_unavailable")
-        assert answer.headers["retry-after"] == "2"
+        assert 1 <= int(answer.headers["retry-after"]) <= 2  # without asking again once the canary has seen it
     assert gateway.get("/health/live").status_code == 200
 
 

@@ -129,7 +129,7 @@ def test_an_unknown_person(gateway: TestClient, query: str, field: str) -> None:
 
 
 def test_a_click_outside_names_the_size(gateway: TestClient) -> None:
-    for query, field in (("x=192&y=0", "x"), ("x=1&y=1&rack_x=1&rack_y=128", "rack_x")):
+    for query, field in (("x=192&y=0", "x"), ("x=1&y=1&rack_x=1&rack_y=128", "rack_y")):
         problem = gateway.post(f"/focus?{query}", content=PHOTO).json()
         assert (problem["status"], problem["code"], problem["field"]) == (422, "outside_image", field)
         assert problem["limit"] == [WIDTH - 1, HEIGHT - 1]

@@ -70,18 +70,36 @@ def test_a_token_stands_for_the_photo(gateway: TestClient, client_of_triton: Fak
 
 def test_a_scene_answers_while_the_model_is_away(gateway: TestClient, client_of_triton: FakeDepthClient) -> None:
     token = token_of(gateway)
-    cache = gateway.app.state.gateway.pipeline._cache
 
     async def absent() -> None:
         raise ModelUnavailable("The model server cannot be reached.")
 
     client_of_triton.hook = absent
     deadline = time.monotonic() + 5
-    while cache.get("scene", None) is not None or any(kind != "token" for kind, _ in cache._entries):
+    while gateway.get("/health/ready").status_code == 200:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert gateway.post("/focus", params=ON_FAR | {"scene": token}).status_code == 200
-    assert gateway.post("/focus", params=ON_FAR, content=PHOTO).status_code == 503
+    assert gateway.post("/focus", params=ON_FAR, content=encoded(Image.fromarray(crowd(lamp=True)))).status_code == 503
+
+
+def test_a_token_outlives_the_return_of_the_model(gateway: TestClient, client_of_triton: FakeDepthClient) -> None:
+    """What comes back may be another version, so everything kept is forgotten but what a client holds a token of."""
+    token = token_of(gateway)
+    cache = gateway.app.state.gateway.pipeline._cache
+
+    async def absent() -> None:
+        raise ModelUnavailable("The model server cannot be reached.")
+
+    present = client_of_triton.hook
+    for hook, status in ((absent, 503), (present, 200)):
+        client_of_triton.hook = hook
+        deadline = time.monotonic() + 5
+        while gateway.get("/health/ready").status_code != status:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert {kind for kind, _ in cache._entries} == {"token"}
+    assert gateway.post("/focus", params=ON_FAR | {"scene": token}).status_code == 200
 
 
 def test_tokens_cannot_be_guessed(gateway: TestClient) -> None:
