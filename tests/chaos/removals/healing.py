@@ -92,16 +92,6 @@ def _monotonic() -> None:
     context.time = SimpleNamespace(monotonic=time.time, perf_counter=time.perf_counter)  # type: ignore[assignment]
 
 
-@without("drain")
-def _drain() -> None:
-    """SIGTERM ends the process."""
-    import os
-
-    from service.server import GatewayServer
-
-    GatewayServer.handle_exit = lambda self, sig, frame: os._exit(0)  # type: ignore[method-assign]
-
-
 @without("rollout")
 def _rollout() -> None:
     """A version that is loaded serves, as in Triton."""
