@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .arena import Stage
 from .fault import Fault, discover, run
-from .report import PAGE, Result, heading, line, page, summary
+from .report import PAGE, Result, heading, line, machine, page, summary
 
 
 def main() -> int:
@@ -33,13 +33,14 @@ def main() -> int:
                 f"{row.id:5} {'fast' if row.fast else '    '} {row.title}: {row.expected} (control: no {row.without})"
             )
         return 0
+    said = machine()
     start = time.monotonic()
     results = _run(rows, control=not options.no_control, relaxed=options.relaxed)
     seconds = time.monotonic() - start
     print(f"\n{summary(results, seconds)}")
     whole = not (options.rows or options.fast or options.no_control)
     if out := options.out or (PAGE if whole else None):
-        out.write_text(page(results, seconds))
+        out.write_text(page(results, seconds, said))
     return 0 if all(result.good for result in results) else 1
 
 

@@ -59,7 +59,7 @@ def machine() -> str:
     return (
         f"{datetime.date.today()}, commit {commit.strip()}{' with changes' if changed.strip() else ''}, "
         f"{found[1] if found else 'CPU'}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"load {os.getloadavg()[0]:.1f} at the end"
+        f"load {os.getloadavg()[0]:.1f} at the start"
     )
 
 
@@ -100,8 +100,8 @@ def summary(results: Sequence[Result], seconds: float) -> str:
     return f"{'; '.join(parts)}; {seconds / 60:.1f} minutes"
 
 
-def page(results: Sequence[Result], seconds: float) -> str:
-    """The Markdown page."""
+def page(results: Sequence[Result], seconds: float, said: str) -> str:
+    """The Markdown page; `said` is of the `machine`, before the run."""
     rows = [
         "| # | fault | expected | seen | negative control | s |",
         "|---|---|---|---|---|---|",
@@ -124,7 +124,7 @@ def page(results: Sequence[Result], seconds: float) -> str:
     ]
     return (
         "# Fault matrix\n\n"
-        f"`make chaos`: {machine()}. {summary(results, seconds)}.\n\n"
+        f"`make chaos`: {said}. {summary(results, seconds)}.\n\n"
         "Every row runs against real processes, twice: as the service is, and, as negative control, without the one "
         "protection that the row is about; there it has to fail. What the rows mean: [reliability](../reliability.md)."
         "\n\n" + "\n".join(rows) + "\n"

@@ -87,14 +87,14 @@ def plot(real: Soak, leaking: Soak, path: Path) -> None:
     pyplot.close(figure)
 
 
-def page(real: Soak, leaking: Soak) -> str:
-    """The Markdown page."""
+def page(real: Soak, leaking: Soak, said: str) -> str:
+    """The Markdown page; `said` is of the `machine`, before the run."""
     left = real.answers["left"]
     answers = ", ".join(f"{real.answers[status]} x {status}" for status in sorted(real.answers) if status != "left")
     lines = [
         "# Soak",
         "",
-        f"`make soak`: {machine()}. {real.samples[-1].requests} requests in {real.seconds / 60:.1f} minutes, "
+        f"`make soak`: {said}. {real.samples[-1].requests} requests in {real.seconds / 60:.1f} minutes, "
         f"{real.rate:.0f} a second: {answers}, {left} left before their answer.",
         "",
         f"Passes when memory grows by less than {MAX_GROWTH_MB:g} MB in the second half, by a straight line and by the "
@@ -125,6 +125,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of soak.md and soak.png")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C: everything started is ended
+    said = machine()
     stage = Stage()
     try:
         real = asyncio.run(soak(stage, options.requests))
@@ -134,7 +135,7 @@ def main() -> int:
     print(f"\nservice: {real.said}\ncontrol: {leaking.said}\n{real.rate:.0f} requests a second")
     options.out.mkdir(parents=True, exist_ok=True)
     plot(real, leaking, options.out / "soak.png")
-    (options.out / "soak.md").write_text(page(real, leaking))
+    (options.out / "soak.md").write_text(page(real, leaking, said))
     return 0 if real.met and not leaking.met else 1
 
 
