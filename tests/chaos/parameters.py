@@ -168,7 +168,8 @@ async def model_names(arena: Arena) -> str:
         (await gateway.ask("POST", "/depth", PHOTO)).expect(200)
         if relay.sent_bytes == before:
             raise Unmet("a photo did not pass the relay either")
-    return f"{len(MODEL_NAMES) * len(ROUTES)} names refused, nothing sent but {sent // _PING_BYTES} pings of an idle connection"
+    pings = sent // _PING_BYTES
+    return f"{len(MODEL_NAMES) * len(ROUTES)} names refused, nothing sent but {pings} pings of an idle connection"
 
 
 async def _unknown(gateway: Gateway, target: str, long: bool) -> None:
