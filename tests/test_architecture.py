@@ -21,6 +21,7 @@ FORBIDDEN = {
     "training/models": ("training.data", "training.trainer", "training.config"),
     "training/losses.py": ("training.data", "training.trainer", "training.config"),
     "training/metrics.py": ("training.data", "training.trainer", "training.config"),
+    "training/metric_depth.py": ("training.data", "training.trainer", "training.config"),
     "model_repository": ("fastapi", "service.app", "torch", "training"),
 }
 # who -> the only modules of `service` it may import
