@@ -196,7 +196,13 @@ def test_frames_of_one_scene_share_its_name_and_its_side_of_the_split():
 def test_metric_depth_becomes_inverse_depth(tmp_path):
     path = tmp_path / "a.depth.png"
     cv2.imwrite(str(path), np.array([[0, 500, 2000]], np.uint16))
-    assert rgbd.read_inverse_depth(path)[0] == pytest.approx([0, 0.002, 0.0005])
+    assert rgbd.read_inverse_depth(path)[0] == pytest.approx([0, 2, 0.5])
+
+
+def test_pairs_say_whether_they_are_in_metres(data_folder):
+    rgbd_folder = data_folder / "rgbd"
+    assert rgbd.read_sample(data_folder, rgbd_folder / "synth_room" / "0000.jpg").metric
+    assert not rgbd.read_sample(data_folder, rgbd_folder / "wildrgbd_page" / "w00_0001.jpg").metric
 
 
 def test_depth_of_unknown_offset_is_never_inverted(tmp_path):
@@ -311,7 +317,9 @@ def test_depth_truth_reads_depth_and_disparity(tmp_path):
     cv2.imwrite(str(folder / "a.png"), np.zeros((1, 2, 3), np.uint8))
     cv2.imwrite(str(folder / "a_gt.png"), np.array([[0, 4000]], np.uint16))
     entry = '{"rgb": "truth_depth/a.png", "gt": "truth_depth/a_gt.png", "unit": 0.001, "set": "s", "kind": "%s"}'
-    (folder / "index.json").write_text(f"[{entry % 'depth'}, {entry % 'disparity'}]")
-    depth, disparity = depth_truth(tmp_path)
+    unscaled = entry % "depth" + ', "relative": true}'
+    (folder / "index.json").write_text(f"[{entry % 'depth'}, {entry % 'disparity'}, {unscaled.replace('}, ', ', ')}]")
+    depth, disparity, relative = depth_truth(tmp_path)
+    assert [depth.metric, disparity.metric, relative.metric] == [True, False, False]
     assert depth.inverse_depth[0] == pytest.approx([0, 0.25])
     assert disparity.inverse_depth[0] == pytest.approx([0, 4.0])

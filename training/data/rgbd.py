@@ -1,7 +1,8 @@
 """Photos with inverse depth (`data/rgbd`): LiDAR, depth cameras, renderings and published results of teachers.
 
 Truth beside `name.jpg` is `name.inv8.png` (8 bit, relative inverse depth, 0 = none) or `name.depth.png` (16 bit
-depth, 0 = none). `name.dep8.png` is depth of unknown offset: inverting it would be wrong, so these pairs are left out.
+depth in mm, 0 = none). `name.dep8.png` is depth of unknown offset: inverting it would be wrong, so these pairs are
+left out.
 """
 
 import re
@@ -27,6 +28,8 @@ RGBD_SETS = (
 )
 """Folders of `rgbd/` with inverse depth or metric depth."""
 
+_M_PER_STORED = 1e-3  # stated for aims_lab and planehec; arkit_desk and synth_room state no unit, their numbers fit mm
+
 _ONE_SCENE = {"aims_lab", "arkit_desk", "planehec", "synth_room"}
 
 
@@ -38,7 +41,7 @@ def scene_of(source: str, stem: str) -> str:
 
 
 def read_inverse_depth(path: Path) -> npt.NDArray[np.float32]:
-    """Inverse depth, float32 (H, W), 0 = none, of an `.inv8.png` (0..1) or a `.depth.png` (1 / stored unit).
+    """Inverse depth, float32 (H, W), 0 = none, of an `.inv8.png` (0..1) or a `.depth.png` (in 1/m).
 
     Raises:
         BrokenSampleError: Unreadable, or neither kind.
@@ -47,7 +50,7 @@ def read_inverse_depth(path: Path) -> npt.NDArray[np.float32]:
     if path.name.endswith(".inv8.png"):
         return (stored / np.float32(255)).astype(np.float32)
     if path.name.endswith(".depth.png"):
-        depth = stored.astype(np.float32)
+        depth = stored.astype(np.float32) * np.float32(_M_PER_STORED)
         return np.divide(1, depth, out=np.zeros_like(depth), where=depth > 0)
     raise BrokenSampleError(f"{path}: neither .inv8.png nor .depth.png")
 
@@ -74,4 +77,5 @@ def read_sample(root: Path, photo: Path) -> Sample:
         inverse = cv2.resize(inverse, size, interpolation=cv2.INTER_NEAREST).astype(np.float32, copy=False)
     source = photo.parent.name
     name = str(photo.relative_to(root).with_suffix(""))
-    return Sample(name, source, scene_of(source, photo.stem), image, inverse_depth=inverse, shift_known=measured)
+    scene = scene_of(source, photo.stem)
+    return Sample(name, source, scene, image, inverse_depth=inverse, shift_known=measured, metric=measured)

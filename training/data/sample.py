@@ -26,6 +26,7 @@ class Sample:
         inverse_depth: float32 (H, W), relative inverse depth, larger = nearer, 0 = no data; None without truth.
         person: uint8 (H, W), how much of the pixel shows a person, 255 all, 0 nothing; 127 ignore; None without truth.
         shift_known: Whether `inverse_depth` 0 is infinitely far; a stored colour map has lost its shift.
+        metric: Whether `inverse_depth` is in 1/m, so that 1 / `inverse_depth` is depth in metres.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Sample:
     inverse_depth: npt.NDArray[np.float32] | None = None
     person: npt.NDArray[np.uint8] | None = None
     shift_known: bool = False
+    metric: bool = False
 
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:

@@ -14,6 +14,8 @@ from training.errors import TrainingError
 def depth_truth(root: Path) -> Iterator[Sample]:
     """Pictures of `root`/truth_depth with inverse depth: 1 / depth, or the disparity itself; 0 = no data.
 
+    They are `metric` where depth was stored, unless the index calls it `relative`.
+
     Raises:
         TrainingError: No index there.
         BrokenSampleError: A file is unreadable; truth must be whole.
@@ -25,12 +27,13 @@ def depth_truth(root: Path) -> Iterator[Sample]:
         photo = root / entry["rgb"]
         image = read_rgb(photo)
         value = read_gray(root / entry["gt"]).astype(np.float32) * np.float32(entry["unit"])
+        metric = entry["kind"] == "depth" and not entry.get("relative", False)
         if value.shape != image.shape[:2]:
             raise BrokenSampleError(f"{entry['gt']}: {value.shape}, its photo {image.shape[:2]}")
         if entry["kind"] == "depth":
             value = np.divide(1, value, out=np.zeros_like(value), where=value > 0)
         name = str(photo.relative_to(root).with_suffix(""))
-        yield Sample(name, entry["set"], name, image, inverse_depth=value)
+        yield Sample(name, entry["set"], name, image, inverse_depth=value, metric=metric)
 
 
 def person_truth(root: Path) -> Iterator[Sample]:

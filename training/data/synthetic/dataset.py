@@ -59,4 +59,5 @@ def read_scene(path: Path) -> Sample:
         inverse_depth=np.maximum(stored.astype(np.float32) * scale, SKY_PER_M).astype(np.float32),
         person=np.where(person == IGNORE, IGNORE + 1, person).astype(np.uint8),
         shift_known=True,
+        metric=True,
     )
