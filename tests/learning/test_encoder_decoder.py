@@ -1,0 +1,105 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from training.errors import TrainingError
+from training.models.encoder_decoder import EncoderDecoder, TransposedDecoder
+from training.models.focus_on_depth import Normalise
+from training.models.frozen import freeze
+from training.models.resnet import IMAGENET, ResNetEncoder
+
+FROZEN = ("encoder.body.conv1", "encoder.body.bn1", "encoder.body.layer1", "encoder.body.layer2")
+
+
+def tiny():
+    torch.manual_seed(0)
+    return EncoderDecoder(Normalise(*IMAGENET), ResNetEncoder("resnet10t"), TransposedDecoder((512, 32, 16, 16, 8)))
+
+
+def pictures(*shape):
+    return torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_seeds_network_has_its_number_of_parameters():
+    with torch.device("meta"):
+        encoder, decoder = ResNetEncoder("resnet50"), TransposedDecoder((2048, 512, 256, 128, 64))
+    assert count(encoder) == 23_508_032
+    assert count(decoder) == 19_533_633
+    assert count(encoder) + count(decoder) == 43_041_665
+    assert encoder.channels == (256, 512, 1024, 2048)
+
+
+def test_five_transposed_convolutions_double_the_size_and_only_four_have_norm_and_relu():
+    decoder = TransposedDecoder((512, 32, 16, 16, 8)).eval()
+    kinds = [type(layer).__name__ for layer in decoder.body]
+    assert kinds == ["ConvTranspose2d", "BatchNorm2d", "ReLU"] * 4 + ["ConvTranspose2d"]
+    assert decoder(torch.zeros(2, 512, 2, 3)).shape == (2, 64, 96)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96)])
+def test_depth_has_the_size_of_the_picture_and_is_a_millimetre_at_least(size):
+    network = tiny().eval()
+    nn.init.constant_(network.decoder.body[-1].bias, -5)
+    with torch.no_grad():
+        depth_m = network(pictures(2, *size))
+        network.train()
+        unbounded = network(pictures(2, *size))
+    assert depth_m.shape == (2, *size)
+    assert depth_m.dtype == torch.float32
+    assert depth_m.unique().tolist() == pytest.approx([0.001])
+    assert unbounded.max() < 0
+
+
+def test_features_lead_to_the_same_depth():
+    network = tiny().eval()
+    image = pictures(1, 64, 96)
+    with torch.no_grad():
+        features = network.features(image)
+        assert torch.equal(network.decode(features), network(image))
+    assert [tuple(f.shape[1:]) for f in features] == [(64, 16, 24), (128, 8, 12), (256, 4, 6), (512, 2, 3)]
+    assert {id(p) for p in network.encoder_parameters()} == {id(p) for p in network.encoder.parameters()}
+
+
+def test_frozen_parts_are_bit_equal_after_training_and_the_rest_has_moved():
+    network = tiny()
+    before = copy.deepcopy(network.state_dict())
+    freeze(network, FROZEN)
+    # weight decay and momentum would move what a zero gradient alone leaves where it is
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=0.1)
+    for _ in range(3):
+        freeze(network.train(), FROZEN)
+        optimizer.zero_grad()
+        network(pictures(2, 64, 64)).square().mean().backward()
+        optimizer.step()
+    after = network.state_dict()
+    kept = {key for key in before if key.startswith(tuple(f"{part}." for part in FROZEN))}
+    assert {key for key in before if torch.equal(before[key], after[key])} == kept
+    assert sum("running_" in key for key in kept) == 2 * sum(
+        isinstance(module, nn.BatchNorm2d) for part in FROZEN for module in network.get_submodule(part).modules()
+    )
+
+
+def test_frozen_weights_alone_would_not_keep_batch_norm():
+    network = tiny()
+    for part in FROZEN:
+        network.get_submodule(part).requires_grad_(False)
+    before = network.encoder.body.bn1.running_mean.clone()
+    network.train()(pictures(2, 64, 64))
+    assert not torch.equal(network.encoder.body.bn1.running_mean, before)
+
+
+def test_a_part_that_is_not_there_is_named():
+    with pytest.raises(TrainingError, match=r"no part 'encoder.layer9' in EncoderDecoder; it has .*encoder, decoder"):
+        freeze(tiny(), ["encoder.layer9"])
+
+
+@pytest.mark.parametrize("name", ["resnet_of_mars", "vit_tiny_patch16_224", "mobilenetv3_small_050"])
+def test_an_encoder_that_is_no_residual_network_is_refused(name):
+    with pytest.raises(TrainingError, match=f"encoder {name}"):
+        ResNetEncoder(name)
