@@ -1,0 +1,135 @@
+"""A convolutional network, a transformer on its last feature, and a dense decoder: metric depth.
+
+"Monocular Depth Estimation Methods using CNN and Transformer" (anonymous CVPR submission 100): the patch embedding is
+applied to the CNN's final feature map with patches of p x p cells, and the CNN is either trained first, alone, and then
+kept (multi-stage) or together with the transformer (end to end). What the paper leaves open follows its reference 13,
+Ranftl et al., "Vision Transformers for Dense Prediction", arXiv:2103.13413, hybrid form: the tokens read their class
+token and are laid out as a feature map again, the CNN's finer features join in the decoder. At 224 x 224 that makes 49
+tokens; `Coarser` gives the reference's 196, with the transformer at 1/16.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.errors import TrainingError
+from training.models.vit import Read
+
+
+class Transformer(nn.Module):
+    """Puts a vision transformer's view of the coarsest feature in that feature's place.
+
+    Args:
+        name: In timm, e.g. `vit_base_patch16_224`: width, heads, class token and blocks are its own, so that its
+            ImageNet weights fit; its patch embedding and places are not used.
+        channels: Of the coarsest feature.
+        grid: Rows (and columns) of tokens that the learned places are made for; other grids interpolate them.
+        patch: Side of a patch in cells of the feature (the paper's p).
+        depth: Number of blocks; None = all of them.
+
+    Attributes:
+        width: Channels of the result.
+
+    Raises:
+        TrainingError: timm missing, or no transformer of that name.
+    """
+
+    def __init__(self, name: str, channels: int, grid: int = 7, patch: int = 1, depth: int | None = None) -> None:
+        super().__init__()
+        try:
+            import timm
+        except ImportError as error:
+            raise TrainingError(f"transformer {name} needs timm: pip install 'depthlens[training]'") from error
+        try:
+            body = timm.create_model(name, num_classes=0, **({} if depth is None else {"depth": depth}))
+        except (RuntimeError, TypeError) as error:
+            raise TrainingError(f"transformer {name}: {str(error).splitlines()[0]}") from error
+        if getattr(body, "cls_token", None) is None or getattr(body, "blocks", None) is None:
+            raise TrainingError(f"transformer {name}: not a vision transformer with a class token")
+        self.width: int = body.embed_dim
+        self._patch = patch
+        self.embed = nn.Conv2d(channels, self.width, patch, patch)
+        self.places = nn.Parameter(torch.zeros(1, self.width, grid, grid))
+        nn.init.trunc_normal_(self.places, std=0.02)
+        self.cls_token = body.cls_token
+        self.blocks = body.blocks
+        self.norm = body.norm
+        self.read = Read(self.width)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Features, fine to coarse -> the same, the coarsest (B, C, h, w) replaced by (B, width, h, w)."""
+        *finer, coarsest = features
+        embedded: Tensor = self.embed(coarsest)
+        batch, _, height, width = embedded.shape
+        places = F.interpolate(self.places, size=(height, width), mode="bicubic", align_corners=False)
+        tokens = (embedded + places).flatten(2).transpose(1, 2)
+        tokens = self.norm(self.blocks(torch.cat((self.cls_token.expand(batch, -1, -1), tokens), dim=1)))
+        read = self.read(tokens[:, 1:].transpose(1, 2).reshape(batch, self.width, height, width), tokens[:, 0])
+        if self._patch > 1:
+            read = F.interpolate(read, size=coarsest.shape[2:], mode="bilinear", align_corners=False)
+        return [*finer, read]
+
+
+class Coarser(nn.Module):
+    """Adds a feature of half the size to the coarsest, as the reference does below its tokens at 1/16."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.below = nn.Conv2d(channels, channels, 3, 2, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Features, fine to coarse -> one more."""
+        return [*features, self.below(features[-1])]
+
+
+class CnnTransformer(nn.Module):
+    """uint8 photo in, depth in metres out. Without a transformer it is the network of the paper's first stage.
+
+    Args:
+        normalise: What the encoder's first weights expect.
+        encoder: (B, 3, H, W) -> features, fine to coarse.
+        transformer: Those -> features at 1/4, 1/8, 1/16 and 1/32; `nn.Identity` for the CNN alone.
+        decoder: Those -> (B, C, H / 2, W / 2).
+        head: That -> (B, H, W), unbounded.
+    """
+
+    output: Literal["depth_m"] = "depth_m"
+    stride = 32
+
+    def __init__(
+        self, normalise: nn.Module, encoder: nn.Module, transformer: nn.Module, decoder: nn.Module, head: nn.Module
+    ) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.encoder = encoder
+        self.transformer = transformer
+        self.decoder = decoder
+        self.head = head
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """The CNN's, which may learn at a rate of their own."""
+        return self.encoder.parameters()
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """uint8 (B, H, W, 3) -> the CNN's features, fine to coarse."""
+        features: list[Tensor] = self.encoder(self.normalise(image))
+        return features
+
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """Those features -> what `forward` returns."""
+        # softplus: positive, as a loss of logarithms needs it, without a largest depth
+        return F.softplus(self.head(self.decoder(self.transformer(features))).float())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Runs the network.
+
+        Args:
+            image: uint8 (B, H, W, 3) sRGB 0..255, H and W multiples of 32.
+
+        Returns:
+            float32 (B, H, W), depth in metres, > 0.
+        """
+        return self.decode(self.features(image))
