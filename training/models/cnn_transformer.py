@@ -9,7 +9,7 @@ tokens; `Coarser` gives the reference's 196, with the transformer at 1/16.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +39,13 @@ class Transformer(nn.Module):
 
     def __init__(self, name: str, channels: int, grid: int = 7, patch: int = 1, depth: int | None = None) -> None:
         super().__init__()
+        blocks: dict[str, Any] = {} if depth is None else {"depth": depth}
         try:
             import timm
         except ImportError as error:
             raise TrainingError(f"transformer {name} needs timm: pip install 'depthlens[training]'") from error
         try:
-            body = timm.create_model(name, num_classes=0, **({} if depth is None else {"depth": depth}))
+            body: Any = timm.create_model(name, num_classes=0, **blocks)
         except (RuntimeError, TypeError) as error:
             raise TrainingError(f"transformer {name}: {str(error).splitlines()[0]}") from error
         if getattr(body, "cls_token", None) is None or getattr(body, "blocks", None) is None:
@@ -54,9 +55,9 @@ class Transformer(nn.Module):
         self.embed = nn.Conv2d(channels, self.width, patch, patch)
         self.places = nn.Parameter(torch.zeros(1, self.width, grid, grid))
         nn.init.trunc_normal_(self.places, std=0.02)
-        self.cls_token = body.cls_token
-        self.blocks = body.blocks
-        self.norm = body.norm
+        self.cls_token: nn.Parameter = body.cls_token
+        self.blocks: nn.Module = body.blocks
+        self.norm: nn.Module = body.norm
         self.read = Read(self.width)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -64,7 +65,7 @@ class Transformer(nn.Module):
         *finer, coarsest = features
         embedded: Tensor = self.embed(coarsest)
         batch, _, height, width = embedded.shape
-        places = F.interpolate(self.places, size=(height, width), mode="bicubic", align_corners=False)
+        places = F.interpolate(self.places, size=(height, width), mode="bilinear", align_corners=False)
         tokens = (embedded + places).flatten(2).transpose(1, 2)
         tokens = self.norm(self.blocks(torch.cat((self.cls_token.expand(batch, -1, -1), tokens), dim=1)))
         read = self.read(tokens[:, 1:].transpose(1, 2).reshape(batch, self.width, height, width), tokens[:, 0])
