@@ -80,12 +80,13 @@ def align(prediction: Array, target: Array) -> Array:
     Returns:
         (N,) aligned prediction.
     """
-    scale, shift = _scale_and_shift(prediction, target)
+    scale, shift = scale_and_shift(prediction, target)
     aligned: Array = scale * prediction + shift
     return aligned
 
 
-def _scale_and_shift(prediction: Array, target: Array) -> tuple[float, float]:
+def scale_and_shift(prediction: Array, target: Array) -> tuple[float, float]:
+    """The two numbers of `align`."""
     mean = prediction.mean()
     centred = prediction - mean
     variance = float(centred @ centred)
@@ -177,7 +178,7 @@ def boundary_f1(
         return None
     p, t = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
     true_values = _true_values(t, valid)
-    scale, shift = _scale_and_shift(p[valid], true_values)
+    scale, shift = scale_and_shift(p[valid], true_values)
     aligned = np.maximum(scale * p + shift, true_values.min())
     pixels = max(1, round(max(valid.shape) / form.long_side)) if form.long_side else 1
     found, counted = _cells(aligned, valid, pixels)
