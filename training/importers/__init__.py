@@ -1,0 +1,1 @@
+"""Official checkpoints of published networks, as networks of `training.models`."""

@@ -1,0 +1,80 @@
+"""Position embeddings of vision transformers at another grid than the one they were trained on.
+
+Both rules are what `torch.nn.functional.interpolate` does without antialiasing and with `align_corners=False`, written
+as two products with dense weights: an interpolation with a scale of its own is no operation that runtimes agree on,
+and matrix products are.
+
+- DPT (Ranftl et al., arXiv:2103.13413; github.com/isl-org/DPT, dpt/vit.py): bilinear, to the new grid's size.
+- DINOv2 (Oquab et al., arXiv:2304.07193; github.com/facebookresearch/dinov2, dinov2/models/vision_transformer.py), and
+  so Depth Anything V2: bicubic, by the scale (new + 0.1) / old, whose 0.1 was meant against rounding and moves every
+  sample a little; the trained grid itself is left as it is.
+"""
+
+import torch
+from torch import Tensor
+
+_OFFSET = 0.1  # of DINOv2's scale
+_CUBIC = -0.75  # torch's parameter of the cubic kernel
+
+
+def bilinear(positions: Tensor, rows: int, columns: int) -> Tensor:
+    """DPT's rule.
+
+    Args:
+        positions: (1, 1 + n * n, C): class token's, then the trained grid's, row by row.
+        rows: Of the new grid.
+        columns: The same.
+
+    Returns:
+        (1, 1 + rows * columns, C).
+    """
+    trained = _side(positions)
+    return _resampled(positions, _linear(rows, trained, positions), _linear(columns, trained, positions))
+
+
+def dinov2(positions: Tensor, rows: int, columns: int) -> Tensor:
+    """DINOv2's rule; arguments and result as for `bilinear`."""
+    trained = _side(positions)
+    if rows == columns == trained:
+        return positions
+    return _resampled(positions, _cubic(rows, trained, positions), _cubic(columns, trained, positions))
+
+
+def _side(positions: Tensor) -> int:
+    return round((positions.shape[1] - 1) ** 0.5)
+
+
+def _resampled(positions: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
+    first, rest = positions[:, :1], positions[0, 1:]
+    grid = rest.unflatten(0, (horizontal.shape[1], horizontal.shape[1])).permute(2, 0, 1)
+    new = vertical @ grid @ horizontal.T
+    return torch.cat((first, new.flatten(1).T[None]), dim=1)
+
+
+def _linear(new: int, trained: int, like: Tensor) -> Tensor:
+    """(new, trained): weights of the trained places in each new one."""
+    distance = _distances(new, trained, trained / new, like, margin=1)
+    return _without_margin((1 - distance).clamp(min=0), 1)
+
+
+def _cubic(new: int, trained: int, like: Tensor) -> Tensor:
+    """The same with the cubic kernel, which reaches two places."""
+    x = _distances(new, trained, trained / (new + _OFFSET), like, margin=2)
+    near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
+    far = ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
+    weights = torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    return _without_margin(weights, 2)
+
+
+def _distances(new: int, trained: int, step: float, like: Tensor, margin: int) -> Tensor:
+    """(new, margin + trained + margin): from where each new place falls to each trained one."""
+    places = (torch.arange(new, dtype=torch.float32, device=like.device) + 0.5) * step - 0.5
+    known = torch.arange(-margin, trained + margin, dtype=torch.float32, device=like.device)
+    return (places[:, None] - known).abs()
+
+
+def _without_margin(weights: Tensor, margin: int) -> Tensor:
+    """What falls beyond the edge counts for the edge itself."""
+    before = weights[:, : margin + 1].sum(1, keepdim=True)
+    after = weights[:, -margin - 1 :].sum(1, keepdim=True)
+    return torch.cat((before, weights[:, margin + 1 : -margin - 1], after), dim=1)
