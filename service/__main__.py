@@ -1,8 +1,9 @@
-"""The command line: `depthlens serve`, `depthlens keys`, `depthlens models`."""
+"""The command line: `depthlens serve`, `depthlens keys`, `depthlens models`, `depthlens weights`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -10,12 +11,15 @@ from pydantic import ValidationError
 
 from service import __version__
 from service.clients import hash_of, new_key
+from service.download import DownloadError
 from service.embedded.binary import BinaryMissingError
+from service.embedded.others import models_in
 from service.embedded.supervisor import TritonStartError
 from service.logs import configure
 from service.operator import OperatorError, OperatorSettings, run
 from service.server import bind, serve
 from service.settings import Settings
+from service.weights import listing, pull
 
 _SERVE_EXAMPLES = """examples:
   depthlens serve                                       embedded Triton and gateway on 127.0.0.1:8080
@@ -31,6 +35,12 @@ _MODELS_EXAMPLES = """examples:
   depthlens models load focus_on_depth 2
   depthlens models rollback focus_on_depth"""
 
+_WEIGHTS_EXAMPLES = """examples:
+  depthlens weights list
+  depthlens weights pull depth_anything_v2_small
+  python -m training import --weights weights/depth_anything_v2_vits.pth --as depth_anything_v2_small \\
+      --out runs/depth_anything_v2_small.pt"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point.
@@ -45,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options["command"] == "models":
         return _models(options)
+    if options["command"] == "weights":
+        return _weights(options)
     given = {name: value for name, value in options.items() if value is not None and name != "command"}
     try:
         settings = Settings(**given)
@@ -52,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first = error.errors()[0]
         given_value = "" if "key" in str(first["loc"][0]) else f" (given: {first['input']!r})"  # it may be one
         return _fail(f"setting {first['loc'][0]}: {first['msg']}{given_value}", 2)
+    if settings.triton_url is None and (missing := _missing(settings)):
+        return _fail(missing, 2)
     configure(settings.log_level)
     try:
         listener = bind(settings.host, settings.port)
@@ -103,7 +117,45 @@ def _parser() -> argparse.ArgumentParser:
         words.add_argument("model")
         if action == "load":
             words.add_argument("version", type=int, help="folder in the model repository")
+    weights = commands.add_parser(
+        "weights",
+        help="fetch published weights of other networks onto this machine",
+        epilog=_WEIGHTS_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="what can be fetched, under which license")
+    words = actions.add_parser("pull", help="fetch one, or go on with one that was cut")
+    words.add_argument("name", help="one of the list")
+    words.add_argument("--to", type=Path, default=Path("weights"), help="folder (default weights)")
+    words.add_argument("--sha256", default="", help="digest that you trust, where the list knows none")
+    words.add_argument("--url", default="", help="address of a mirror; the digest must be the same")
     return parser
+
+
+def _weights(options: dict[str, Any]) -> int:
+    if options["action"] == "list":
+        print(listing())
+        return 0
+    try:
+        print(pull(options["name"], options["to"], options["sha256"], options["url"]))
+    except DownloadError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("stopped; run this again to go on", 130)
+    return 0
+
+
+def _missing(settings: Settings) -> str | None:
+    """What is wrong with the models behind the routes: one that was named, or all of them, are not there."""
+    there = models_in(settings.model_repository)
+    names = {field: str(getattr(settings, field)) for field in ("depth_model", "segmentation_model", "focus_model")}
+    wrong = [field for field in names if field in settings.model_fields_set and names[field] not in there]
+    if not there or (not wrong and there & set(names.values())):  # an empty repository is the supervisor's to report
+        return None
+    field = (wrong or list(names))[0]
+    listed = ", ".join(sorted(there))
+    return f"setting {field}: {names[field]} is not in the repository {settings.model_repository}, which has {listed}"
 
 
 def _models(options: dict[str, Any]) -> int:
