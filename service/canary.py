@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -10,7 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from service.contract import CANARY_SIZE
+from service.contract import MODELS
 from service.errors import ContractViolation, DeadlineExceeded, DepthlensError, Overloaded
 from service.inference import DepthClient
 
@@ -18,6 +19,12 @@ logger = logging.getLogger("depthlens.canary")
 
 _UNREADY_PERIOD_S = 0.25
 """A model that is down is probed more often: its return should be seen at once."""
+
+_LARGEST_SHARE = 0.05
+"""Of the time that probes of a model may take: a large network is probed less often."""
+
+_UNKNOWN_TIMEOUT_S = 10.0
+"""Deadline of a probe of a model that is not one of the contract: nobody knows how fast it is."""
 
 OnProbe = Callable[["CanaryState", DepthlensError | None], None]
 OnFailure = Callable[[DepthlensError], Awaitable[None]]
@@ -61,7 +68,7 @@ class Canary:
     Args:
         client: where the probe goes.
         model: name of the model.
-        period_s: pause between two probes.
+        period_s: pause between two probes, longer where a probe takes more than 5 % of it.
         timeout_s: deadline of one probe. Long enough for the requests that may wait before it in the model's queue;
             a probe that finds the queue full (`Overloaded`) is no failure.
         late_probes: how many probes in a row may miss their deadline before the model counts as not ready: one can
@@ -89,7 +96,7 @@ class Canary:
         self._on_probe = on_probe
         self._on_failure = on_failure
         self._woken = asyncio.Event()
-        self._image = np.full((*CANARY_SIZE, 3), 128, np.uint8)
+        self._quickest_s = math.inf
         self.state = CanaryState(ready=False, reason=Reason.STARTING, since=time.monotonic())
 
     async def run(self) -> None:
@@ -97,9 +104,14 @@ class Canary:
         while True:
             state = await self.probe()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._period_s if state.ready else min(self._period_s, _UNREADY_PERIOD_S)):
+                async with asyncio.timeout(self._pause_s(state)):
                     await self._woken.wait()
             self._woken.clear()
+
+    def _pause_s(self, state: CanaryState) -> float:
+        if not state.ready:
+            return min(self._period_s, _UNREADY_PERIOD_S)
+        return max(self._period_s, self._quickest_s / _LARGEST_SHARE)
 
     def wake(self) -> None:
         """Probe at once, not after the pause."""
@@ -108,7 +120,11 @@ class Canary:
     async def probe(self) -> CanaryState:
         """One inference now; returns and keeps what it found."""
         try:
-            await self._client.infer(self._model, self._image, timeout_s=self._timeout_s, request_id="canary")
+            began = time.monotonic()
+            spec = MODELS.get(self._model) or await self._client.spec(self._model)
+            image = np.full((*spec.canary_size, 3), 128, np.uint8)
+            timeout_s = self._timeout_s if self._model in MODELS else max(self._timeout_s, _UNKNOWN_TIMEOUT_S)
+            await self._client.infer(self._model, image, timeout_s=timeout_s, request_id="canary")
         except Overloaded:
             return self.state
         except Exception as unexpected:  # whatever it is, the watch goes on: a silent canary would say ready for ever
@@ -122,6 +138,7 @@ class Canary:
                 await self._on_failure(error)
             return self.state
         now = time.monotonic()
+        self._quickest_s = min(self._quickest_s, now - began)
         if not self.state.ready:
             logger.info("%s answers", self._model)
         since = self.state.since if self.state.ready else now

@@ -1,12 +1,15 @@
 """What Triton serves: names, tensors, shapes and units, in one place.
 
 The client builds its requests from these entries, `training export` names the graph's tensors from them, and a
-test compares every committed `config.pbtxt` with them. Sizes are (height, width) throughout.
+test compares every committed `config.pbtxt` with them. What is exported beside the models named here states the same
+in its own `config.pbtxt`, which `spec_of` reads. Sizes are (height, width) throughout.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -55,10 +58,27 @@ class ModelSpec:
     precision: str
     description: str
     license: str
+    sizes: tuple[Size, ...] = NETWORK_SIZES
+    """The fixed sizes that its image may have; photos are letterboxed to the one nearest in aspect."""
+    canary_size: Size = CANARY_SIZE
+    """Of its readiness inference."""
+    focal_share: float | None = None
+    """Focal length of the camera that a metric network learned with, as a share of its pictures' longer side."""
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether a photo is all it needs; a meta-learner needs other networks' depth."""
+        return self.inputs == (IMAGE,)
+
+    @property
+    def depth_output(self) -> str:
+        """Name of its output with depth; only of a model that does `depth`."""
+        return DEPTH_M.name if self.depth_kind == "metric" else INVERSE_DEPTH.name
 
 
 IMAGE = TensorSpec("image", "uint8", (-1, -1, 3), "sRGB, 0..255, rows top to bottom")
 INVERSE_DEPTH = TensorSpec("inverse_depth", "float32", (-1, -1), "relative inverse depth, >= 0, larger = nearer")
+DEPTH_M = TensorSpec("depth_m", "float32", (-1, -1), "depth in metres along the optical axis, > 0")
 PERSON = TensorSpec("person", "float32", (-1, -1), "probability that the pixel shows a person, 0..1")
 
 _FOCUS_ON_DEPTH = ModelSpec(
@@ -88,4 +108,74 @@ _FOCUS = ModelSpec(
 )
 
 MODELS = MappingProxyType({spec.name: spec for spec in (_FOCUS_ON_DEPTH, _FOCUS)})
-"""Every served model by name; a name outside it never reaches Triton."""
+"""The models that every repository has, by name."""
+
+MODEL_NAME = r"[a-z][a-z0-9_]{0,63}"
+"""Of models beside those of `MODELS`; another name never reaches Triton."""
+
+PARAMETER_PREFIX = "depthlens_"
+"""Of the parameters in a `config.pbtxt` that say what Triton's own fields cannot: `sizes` and `canary_size` as
+`HxW`, separated by spaces, `focal_share`, `precision`, `description` and `license`. A model without `sizes` is not
+served."""
+
+_UNITS = MappingProxyType({tensor.name: tensor.unit for tensor in (IMAGE, INVERSE_DEPTH, DEPTH_M, PERSON)})
+_TYPES: Mapping[str, Literal["uint8", "float32"]] = MappingProxyType({"TYPE_UINT8": "uint8", "TYPE_FP32": "float32"})
+_OF_ANOTHER_NETWORK = "depth in metres, of the network of that name"
+
+
+def spec_of(config: Mapping[str, Any]) -> ModelSpec:
+    """What a model's `config.pbtxt` says of it.
+
+    Args:
+        config: as JSON, in the way Triton's model configuration call gives it.
+
+    Raises:
+        ValueError: it is not one of this service's: a type, a task or a parameter is missing or unknown.
+    """
+    name = str(config["name"])
+    said = {
+        key.removeprefix(PARAMETER_PREFIX): str(value["string_value"])
+        for key, value in config.get("parameters", {}).items()
+        if key.startswith(PARAMETER_PREFIX)
+    }
+    inputs, outputs = (tuple(_tensor(entry) for entry in config[side]) for side in ("input", "output"))
+    given = {tensor.name for tensor in outputs}
+    depth = given - {PERSON.name}
+    if not given or len(depth) > 1 or not depth <= {INVERSE_DEPTH.name, DEPTH_M.name}:
+        raise ValueError(f"{name}: no known outputs: {', '.join(sorted(given))}")
+    does: dict[Task, bool] = {"depth": bool(depth), "segmentation": PERSON.name in given, "focus": len(given) > 1}
+    return ModelSpec(
+        name=name,
+        kind="ensemble" if config.get("platform") == "ensemble" else "network",
+        tasks=frozenset(task for task, done in does.items() if done and inputs == (IMAGE,)),
+        inputs=inputs,
+        outputs=outputs,
+        depth_kind=None if not depth else "metric" if DEPTH_M.name in given else "relative-inverse",
+        max_batch_size=int(config.get("max_batch_size", 0)),
+        precision=said.get("precision", "that of the server's CPU"),
+        description=said.get("description", ""),
+        license=said.get("license", "not stated"),
+        sizes=parse_sizes(said.get("sizes", "")),
+        canary_size=parse_sizes(said.get("canary_size", said.get("sizes", "")))[0],
+        focal_share=float(said["focal_share"]) if "focal_share" in said else None,
+    )
+
+
+def parse_sizes(text: str) -> tuple[Size, ...]:
+    """`288x384 384x288` as sizes.
+
+    Raises:
+        ValueError: none, or something else.
+    """
+    sizes = [re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", word) for word in text.split()]
+    if not sizes or None in sizes:
+        raise ValueError(f"{text!r} is no list of sizes such as 288x384")
+    return tuple((int(size[1]), int(size[2])) for size in sizes if size)
+
+
+def _tensor(entry: Mapping[str, Any]) -> TensorSpec:
+    name, kind = str(entry["name"]), str(entry["data_type"])
+    if kind not in _TYPES:
+        raise ValueError(f"tensor {name} has the type {kind}")
+    dims = tuple(int(size) for size in entry["dims"])
+    return TensorSpec(name, _TYPES[kind], dims, _UNITS.get(name, _OF_ANOTHER_NETWORK))

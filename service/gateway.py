@@ -11,8 +11,10 @@ from starlette.responses import Response
 
 from service.admission import Admission, until_left
 from service.canary import Reason
+from service.catalogue import find_model
 from service.clients import Clients
 from service.context import Deadline, RequestContext
+from service.contract import ModelSpec, Task
 from service.errors import DeadlineExceeded, InvalidParameter
 from service.metrics import Metrics, Restarts
 from service.pipeline import Pipeline
@@ -83,6 +85,16 @@ class Gateway:
         context: RequestContext = request.state.context
         context.deadline = Deadline.after(self._timeout_s(request))
         self.admission.check_room(context)
+
+    async def model(self, request: Request, name: str | None, task: Task) -> ModelSpec:
+        """The model that a request names, or that of the settings when None; raises as `find_model`."""
+        defaults: dict[Task, str] = {
+            "depth": self.settings.depth_model,
+            "segmentation": self.settings.segmentation_model,
+            "focus": self.settings.focus_model,
+        }
+        context: RequestContext = request.state.context
+        return await find_model(self.client, context.deadline, name, defaults[task], task)
 
     async def answer(self, request: Request, job: Job[bytes]) -> Response:
         """Answer a request that carries a photo and no more; raises as `answer_parts`."""

@@ -1,10 +1,12 @@
 """Arrays in, arrays out: the protocol the gateway computes through, and Triton's gRPC behind it.
 
-The only module that sees tritonclient, so the only place where Triton's errors become this service's.
+The only module that sees tritonclient, so the only place where Triton's errors become this service's, by the rules of
+`service.triton_errors`.
 """
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,8 +19,9 @@ from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from service.contract import MODELS, ModelSpec, TensorSpec
-from service.errors import ContractViolation, DeadlineExceeded, ModelFailed, ModelUnavailable, Overloaded, UnknownModel
+from service.contract import MODEL_NAME, MODELS, ModelSpec, TensorSpec, spec_of
+from service.errors import ContractViolation, DeadlineExceeded, ModelFailed, ModelUnavailable, UnknownModel
+from service.triton_errors import VersionGone, translate
 
 Image = NDArray[np.uint8]
 
@@ -60,19 +63,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One version of a contract's model as the server has it now; `version` is empty where it has none."""
+    """One version of a model as the server has it now; `version` is empty where it has none."""
 
     name: str
     version: str
     ready: bool
-
-
-class DeadStub(ModelUnavailable):
-    """503: the model's own process died while its server lives on; only unloading and loading heals it."""
-
-
-class VersionGone(ModelUnavailable):
-    """503: the version asked for is not loaded; another one may be."""
+    spec: ModelSpec | None = None
+    """Of a model that is not in `MODELS`."""
 
 
 class DepthClient(Protocol):
@@ -90,18 +87,27 @@ class DepthClient(Protocol):
         """Run `model` on one image.
 
         Args:
-            model: name of a contract entry.
+            model: its name.
             image: uint8 sRGB, (height, width, 3).
             outputs: names of the outputs wanted; None: all.
             timeout_s: deadline of the call, its wait in the server's queue included; above 0.
             request_id: for the server's log.
 
         Raises:
-            UnknownModel: no such model in the contract.
+            UnknownModel: as `spec`.
             Overloaded, ModelUnavailable: another try later can succeed.
             DeadlineExceeded: no answer within `timeout_s`.
             ModelFailed: the model failed or answered values that are not finite.
             ContractViolation: server and contract disagree about tensors.
+        """
+        ...
+
+    async def spec(self, model: str) -> ModelSpec:
+        """What a model takes and gives.
+
+        Raises:
+            UnknownModel: the server has none of that name that says what it takes and gives.
+            ModelUnavailable, DeadlineExceeded: the server cannot be asked.
         """
         ...
 
@@ -110,7 +116,7 @@ class DepthClient(Protocol):
         ...
 
     async def served_models(self) -> list[ServedModel]:
-        """Every model of the contract and whether the server has it; never raises."""
+        """Every model that is known of, and whether the server has it; never raises."""
         ...
 
     async def close(self) -> None:
@@ -133,6 +139,7 @@ class TritonClient:
         self._triton = InferenceServerClient(url, channel_args=list(CHANNEL_ARGUMENTS))
         self._admin_headers = dict([admin]) if admin else None
         self._versions: dict[str, str] = {}
+        self._specs: dict[str, ModelSpec] = dict(MODELS)
 
     async def infer(
         self,
@@ -182,7 +189,9 @@ class TritonClient:
         Raises:
             VersionGone: it is not loaded.
         """
-        spec = _contract_entry(model)
+        spec = await self.spec(model)
+        if not spec.takes_image:
+            raise ContractViolation(f"{model} takes more than a photo")
         wanted = [tensor for tensor in spec.outputs if outputs is None or tensor.name in outputs]
         if outputs is not None and len(wanted) != len(set(outputs)):
             raise ContractViolation(f"{model} has no outputs {', '.join(sorted(set(outputs)))}")
@@ -220,18 +229,45 @@ class TritonClient:
         except (ModelUnavailable, ModelFailed, DeadlineExceeded, ContractViolation):
             return False
 
+    async def spec(self, model: str) -> ModelSpec:
+        """See `DepthClient.spec`; asked once, and again after a load here."""
+        if model in self._specs:
+            return self._specs[model]
+        if not re.fullmatch(MODEL_NAME, model):
+            raise UnknownModel("No model can have this name.")
+        try:
+            spec = spec_of(await self.config(model))
+        except (VersionGone, KeyError, ValueError) as error:
+            raise UnknownModel(f"No model is called {model}.") from error
+        self._specs[model] = spec
+        return spec
+
+    async def names(self) -> list[str]:
+        """Models of the repository, loaded or not, as far as the server may say; those of `MODELS` first."""
+        try:
+            async with _mapped_errors("index"):
+                index = await self._triton.get_model_repository_index(
+                    headers=self._admin_headers, client_timeout=_CONTROL_TIMEOUT_S
+                )
+        except (ModelUnavailable, ModelFailed, DeadlineExceeded, ContractViolation):
+            return list(self._specs)
+        found = sorted({entry.name for entry in index.models if re.fullmatch(MODEL_NAME, entry.name)})
+        return list(dict.fromkeys([*self._specs, *found]))
+
     async def served_models(self) -> list[ServedModel]:
-        """See `DepthClient.served_models`; from the models' metadata, because the repository index is restricted."""
-        return [entry for entries in await asyncio.gather(*map(self._served, MODELS)) for entry in entries]
+        """See `DepthClient.served_models`; where the repository's index is restricted, those that were asked for."""
+        served = await asyncio.gather(*map(self._served, await self.names()))
+        return [entry for entries in served for entry in entries]
 
     async def _served(self, name: str) -> list[ServedModel]:
         try:
             async with _mapped_errors(name):
                 metadata = await self._triton.get_model_metadata(name, client_timeout=_CONTROL_TIMEOUT_S)
-        except (ModelUnavailable, ModelFailed, DeadlineExceeded, ContractViolation):
-            return [ServedModel(name, "", False)]
+            spec = None if name in MODELS else await self.spec(name)
+        except (ModelUnavailable, ModelFailed, DeadlineExceeded, ContractViolation, UnknownModel):
+            return [ServedModel(name, "", False)] if name in MODELS else []
         ready = await self.is_ready(name)
-        return [ServedModel(name, version, ready) for version in sorted(metadata.versions, key=int)]
+        return [ServedModel(name, version, ready, spec) for version in sorted(metadata.versions, key=int)]
 
     async def serving(self, model: str) -> list[str]:
         """Versions of the model that are loaded here, the one that is asked first.
@@ -264,6 +300,8 @@ class TritonClient:
         Raises:
             ContractViolation: the server refuses the model or the admin secret.
         """
+        if model not in MODELS:
+            self._specs.pop(model, None)  # its files may say something else now
         async with _mapped_errors(model):
             await self._triton.load_model(
                 model,
@@ -295,12 +333,6 @@ class TritonClient:
 def only_versions(config: dict[str, Any], *versions: str) -> dict[str, Any]:
     """The configuration with these versions to load and no others."""
     return config | {"version_policy": {"specific": {"versions": [int(version) for version in versions]}}}
-
-
-def _contract_entry(model: str) -> ModelSpec:
-    if model not in MODELS:
-        raise UnknownModel(f"No model is called {model!r}." if len(model) < 100 else "No such model.")
-    return MODELS[model]
 
 
 def _input(tensor: TensorSpec, image: Image) -> InferInput:
@@ -339,38 +371,3 @@ async def _mapped_errors(model: str) -> AsyncIterator[None]:
         if task is not None and task.cancelling():
             raise
         raise ModelUnavailable("The connection to the inference server was closed.") from None
-
-
-def translate(status: str, text: str, model: str) -> Exception:
-    """This service's error for a gRPC status (`StatusCode.X`) and Triton's text (measured on 2.51).
-
-    The text decides where several causes share a status; it is never passed on, because it carries file paths,
-    tracebacks and names of shared-memory regions.
-    """
-    code = status.removeprefix("StatusCode.")
-    if code == "UNAVAILABLE":
-        if "Exceeds maximum queue size" in text:
-            return Overloaded("The inference queue is full.")
-        if "Request timeout expired" in text:
-            return DeadlineExceeded("The request waited too long in the inference queue.")
-        if "protocol is restricted" in text:
-            return ContractViolation("The inference server refuses this admin call.")
-        if "unknown model" in text:  # one version of it; what it says of a model without any is NOT_FOUND
-            return VersionGone(f"This version of the model {model} is not loaded.")
-        return ModelUnavailable("The inference server is not available.")
-    if code == "DEADLINE_EXCEEDED":
-        return DeadlineExceeded("The model did not answer in time.")
-    if code == "NOT_FOUND":
-        # Only models of the contract are asked for, so this one is starting, stopping or reloading.
-        return VersionGone(f"The model {model} is not loaded.")
-    if code == "INTERNAL":
-        if "is not healthy" in text or "health mutex" in text:
-            return DeadStub(f"The model {model} is being restarted.")
-        if "shared memory" in text:
-            return ModelUnavailable("The inference server is out of memory.")
-        return ModelFailed("The model failed on this input.")
-    if code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "PERMISSION_DENIED"):
-        return ContractViolation(f"The inference server refuses the request to {model}.")
-    if code == "CANCELLED":
-        return ModelUnavailable("The inference server gave the request up.")
-    return ModelFailed("The model failed.")

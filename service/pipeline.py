@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from service.cache import ByteCache
 from service.context import RequestContext, Stage
-from service.contract import MODELS, ModelSpec, Task
+from service.contract import DEPTH_M, ModelSpec
 from service.decoding.workers import DecodeWorkers
-from service.errors import UnknownModel
 from service.imaging import codec, depth, matte, people, refocus
 from service.imaging.codec import ImageHeader, Limits, Photo
-from service.imaging.geometry import Letterbox
+from service.imaging.geometry import Letterbox, choose_size
 from service.imaging.person import Person, describe
 from service.inference import DepthClient, Prediction
 from service.maps import Maps, OwnMaps
@@ -70,6 +69,12 @@ class Analysis:
         """The output interpolated to the photo's displayed size: (H, W) float32."""
         return self.letterbox.unfit(self.prediction.outputs[output])
 
+    def inverse_depth(self) -> FloatMap:
+        """The depth as inverse depth, larger = nearer, as `native`: in 1/m where the model gives metres."""
+        if DEPTH_M.name in self.prediction.outputs:
+            return depth.inverted(self.native(DEPTH_M.name))
+        return self.native("inverse_depth")
+
 
 @dataclass(frozen=True, slots=True)
 class FocusScene:
@@ -95,24 +100,6 @@ class FocusScene:
     def size(self) -> tuple[int, int]:
         """(height, width) as displayed."""
         return self.scene.image.shape[0], self.scene.image.shape[1]
-
-
-def find_model(name: str | None, default: str, task: Task) -> ModelSpec:
-    """The contract's entry for `name`, or for `default` when None.
-
-    Raises:
-        UnknownModel: no such model, or it does not do `task`; lists those that do.
-    """
-    spec = MODELS.get(name if name is not None else default)
-    if spec is None or task not in spec.tasks:
-        able = sorted(other.name for other in MODELS.values() if task in other.tasks)
-        raise UnknownModel(
-            f"No served model of that name does {task}. Choose one of: {', '.join(able)}.",
-            field="model",
-            value=(name or default)[:100],
-            extra={"available": able},
-        )
-    return spec
 
 
 class Pipeline:
@@ -202,7 +189,7 @@ class Pipeline:
         cached: Analysis | None = self._cache.get("analysis", key)
         if cached is not None:
             return cached
-        letterbox = Letterbox.of(*upload.size)
+        letterbox = Letterbox.of(*upload.size, choose_size(*upload.size, spec.sizes))
         answers = self._answers
         source = photo or await self._decode(context, upload, min(letterbox.content_size))
         image = await self.in_worker(context, "decode", letterbox.fit, source.pixels)
@@ -241,7 +228,7 @@ def _prepare(photo: Photo, mime: str, analysis: Analysis | None, own: Maps, edge
     inverse_depth, person = own
     refine = edge == "matte" and person is None  # a matte of the caller's own is taken as it is
     if inverse_depth is None and analysis is not None:
-        relative, _, _ = depth.normalise(analysis.native("inverse_depth"))
+        relative, _, _ = depth.normalise(analysis.inverse_depth())
         inverse_depth = depth.upsample_guided(relative, photo.pixels)
     if person is None and analysis is not None:
         person = matte.upsample_guided(analysis.native("person"), photo.pixels)

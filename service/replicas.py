@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from service.breaker import Breaker
 from service.canary import Canary, CanaryState, Reason
+from service.contract import MODELS, ModelSpec
 from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
 from service.inference import DepthClient, Image, Prediction, ServedModel
 
@@ -226,6 +227,17 @@ class Replicas:
         return await another.infer(
             model, image, outputs=outputs, timeout_s=ends_at - time.monotonic(), request_id=request_id
         )
+
+    async def spec(self, model: str) -> ModelSpec:
+        """See `DepthClient.spec`: as the least busy server has it."""
+        if model in MODELS:
+            return MODELS[model]
+        if not self.endpoints:
+            await self._update()
+        endpoint = self._least_busy(model)
+        if endpoint is None:
+            raise ModelUnavailable("No inference server can be asked at this moment. Try again.")
+        return await endpoint.client.spec(model)
 
     def _least_busy(self, model: str, but: Endpoint | None = None) -> Endpoint | None:
         ranks = {endpoint.address: endpoint.rank(model) for endpoint in self.endpoints if endpoint is not but}

@@ -15,6 +15,7 @@ When 2 or 3 fails on any server, all go back to the version that serves and noth
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from service.contract import CANARY_SIZE, MODELS, NETWORK_SIZES
+from service.contract import MODEL_NAME, MODELS, ModelSpec
 from service.errors import (
     DepthlensError,
     ModelUnavailable,
@@ -30,8 +31,9 @@ from service.errors import (
     RolloutFailed,
     UnknownModel,
 )
-from service.inference import Image, Prediction, VersionGone, only_versions
+from service.inference import Image, Prediction, only_versions
 from service.replicas import Replicas
+from service.triton_errors import VersionGone
 
 logger = logging.getLogger("depthlens.rollout")
 
@@ -48,6 +50,14 @@ _TRIAL_TIMEOUT_S = 10.0
 @runtime_checkable
 class ModelControl(Protocol):
     """What a rollout asks of a server's client; `TritonClient` has it all."""
+
+    async def names(self) -> list[str]:
+        """Models of the repository, loaded or not."""
+        ...
+
+    async def spec(self, model: str) -> ModelSpec:
+        """What a loaded model takes and gives."""
+        ...
 
     async def serving(self, model: str) -> list[str]:
         """Versions that are loaded, the one that is asked first."""
@@ -106,20 +116,21 @@ class Rollout:
         """Of models that have been unloaded; a server tells nothing of those."""
 
     async def models(self) -> list[ServedVersions]:
-        """What is loaded of each model of the contract."""
-        return [await self._served(model) for model in MODELS]
+        """What is loaded of each model of the repository."""
+        return [await self._served(model) for model in await self._servers()[0].names()]
 
     async def load(self, model: str, version: str) -> ServedVersions:
         """Make `version` the one that serves.
 
         Raises:
-            UnknownModel: no such model in the contract.
+            UnknownModel: no such model in the repository.
             RolloutFailed: it does not load, fails, or answers something else than the contract says; what served
                 before serves on.
             ModelUnavailable: a server does not answer.
         """
         async with self._changing:
-            before = await self._replace(_known(model), version)
+            await self._check(model)
+            before = await self._replace(model, version)
             if before not in (None, version):
                 self._previous.setdefault(model, []).append(str(before))
             return await self._served(model)
@@ -127,7 +138,8 @@ class Rollout:
     async def rollback(self, model: str) -> ServedVersions:
         """Go back to the version before the last `load`; raises as that one, and `NoPreviousVersion`."""
         async with self._changing:
-            previous = self._previous.get(_known(model), [])
+            await self._check(model)
+            previous = self._previous.get(model, [])
             if not previous:
                 raise NoPreviousVersion(f"This gateway has loaded no other version of {model}. Name one: load?version=")
             await self._replace(model, previous[-1])
@@ -137,12 +149,22 @@ class Rollout:
     async def unload(self, model: str) -> ServedVersions:
         """Take the model, and with it the ensembles over it, out of service: their routes answer 503."""
         async with self._changing:
-            _known(model)
+            await self._check(model)
             servers = self._servers()
             with suppress(VersionGone):
                 self._configs[model] = await servers[0].config(model)
             await _every(servers, lambda server: server.unload(model))
             return await self._served(model)
+
+    async def _check(self, model: str) -> None:
+        """Raise UnknownModel for a name that no server's repository has."""
+        if model in MODELS:
+            return
+        names = [*MODELS]
+        if re.fullmatch(MODEL_NAME, model):
+            names = sorted({name for server in self._servers() for name in await server.names()})
+        if model not in names:
+            raise UnknownModel(f"No such model. Those there are: {', '.join(names)}.", field="name", value=model[:100])
 
     def _servers(self) -> list[ModelControl]:
         servers = [endpoint.client for endpoint in self._replicas.endpoints]
@@ -210,7 +232,8 @@ class _Plan:
             self._ensembles = await _ensembles(server, model)
             await self.point_ensembles(self.serving)
             await server.load(model, only_versions(self._config, self.serving, version))
-        for size in (CANARY_SIZE, NETWORK_SIZES[0]):
+        spec = await server.spec(model)
+        for size in (spec.canary_size, spec.sizes[0]) if spec.takes_image else ():
             trial = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
             await server.infer_version(model, version, trial, timeout_s=_TRIAL_TIMEOUT_S)
 
@@ -221,6 +244,8 @@ class _Plan:
 
     async def finish(self, version: str | None) -> None:
         """Leave this version alone, and the ensembles with the newest, which it is."""
+        if version is None:
+            await self._server.unload(self._model)
         if version is None or self._config is None:
             return
         await self._server.load(self._model, only_versions(self._config, version))
@@ -230,10 +255,11 @@ class _Plan:
 async def _ensembles(server: ModelControl, model: str) -> dict[str, Config]:
     """Configurations of the loaded ensembles that have the model as a step."""
     found = {}
-    for name, spec in MODELS.items():
-        if spec.kind == "ensemble" and name != model and await _loaded(server, name):
+    for name in await server.names():
+        if name != model and await _loaded(server, name):
             config = await server.config(name)
-            if any(step["model_name"] == model for step in config["ensemble_scheduling"]["step"]):
+            steps = config.get("ensemble_scheduling", {}).get("step", [])
+            if any(step["model_name"] == model for step in steps):
                 found[name] = config
     return found
 
@@ -259,12 +285,6 @@ async def _every(targets: Sequence[Any], step: Callable[[Any], Awaitable[None]])
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-
-
-def _known(model: str) -> str:
-    if model not in MODELS:
-        raise UnknownModel(f"No such model. Those there are: {', '.join(MODELS)}.", field="name", value=model[:100])
-    return model
 
 
 def _reason(error: DepthlensError) -> str:

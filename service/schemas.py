@@ -130,7 +130,10 @@ class DepthQuery(_Query):
     ] = None
     focal_px: Annotated[
         Annotated[float, Field(gt=0.0, le=1e6), Decimal] | None,
-        Field(description="focal length in pixels; for metric models only"),
+        Field(
+            description="focal length in pixels of the shown photo: scales the metres of a metric model that states "
+            "the one it learned with (`focal_share` in `GET /models`)"
+        ),
     ] = None
 
 
@@ -259,11 +262,11 @@ class Problem(BaseModel):
 
 
 class DepthPoint(BaseModel):
-    """Inverse depth at one asked point."""
+    """Depth at one asked point."""
 
     x: float
     y: float
-    value: float = Field(description="the network's own value")
+    value: float = Field(description="the network's own value: relative inverse depth, or metres")
     relative: float = Field(description="0 = farthest, 1 = nearest of this image")
 
 
@@ -333,6 +336,12 @@ class Model(BaseModel):
     versions: list[str]
     ready: bool
     depth_kind: str | None
+    sizes: list[tuple[int, int]] = Field(
+        description="(height, width) of its inputs; a photo goes into the one nearest in aspect"
+    )
+    focal_share: float | None = Field(
+        description="focal length that a metric model learned with, as a share of the longer side; null: not stated"
+    )
     precision: str
     license: str
     description: str

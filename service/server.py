@@ -103,7 +103,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
         client: TritonClient | None = None
         if settings.triton_url is None:
             logger.info("starting the embedded Triton on %s", settings.model_repository)
-            embedded = EmbeddedSettings(repository=settings.model_repository, cache=settings.openvino_cache)
+            embedded = EmbeddedSettings(settings.model_repository, others=True, cache=settings.openvino_cache)
             supervisor = await stack.enter_async_context(Supervisor(embedded))
             client = TritonClient(supervisor.grpc_url, admin=supervisor.admin)
         app = create_app(settings, client, supervisor)

@@ -12,17 +12,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.addresses import parse_list
 from service.clients import Keys
-from service.contract import MODELS, Task
-
-
-def _names(task: Task) -> str:
-    """A pattern of the models that do `task`."""
-    return f"^({'|'.join(name for name, spec in MODELS.items() if task in spec.tasks)})$"
+from service.contract import MODEL_NAME
 
 
 def _split(given: object) -> object:
     return tuple(word.strip() for word in given.split(",") if word.strip()) if isinstance(given, str) else given
 
+
+_NAME = f"^{MODEL_NAME}$"
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """In the environment one text, with commas between."""
@@ -59,16 +56,14 @@ class Settings(BaseSettings):
         None, description="folder for compiled networks; unset compiles anew, a matter of a second for the shipped one"
     )
     depth_model: str = Field(
-        "focus_on_depth", pattern=_names("depth"), description="model behind `POST /depth` when none is named"
+        "focus_on_depth", pattern=_NAME, description="model behind `POST /depth` when none is named"
     )
     segmentation_model: str = Field(
         "focus_on_depth",
-        pattern=_names("segmentation"),
+        pattern=_NAME,
         description="model behind `POST /segmentation` when none is named",
     )
-    focus_model: str = Field(
-        "focus", pattern=_names("focus"), description="model behind `POST /focus` when none is named"
-    )
+    focus_model: str = Field("focus", pattern=_NAME, description="model behind `POST /focus` when none is named")
 
     max_body_bytes: PositiveInt = Field(64 * 2**20, description="largest request body in bytes")
     max_pixels: PositiveInt = Field(50_000_000, description="largest photo in pixels, checked before decoding")

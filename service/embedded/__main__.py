@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = EmbeddedSettings(
         repository=options.repository,
         models=tuple(options.model or MODELS),
+        others=options.model is None,
         host=options.host,
         grpc_port=options.grpc_port,
         http_port=options.http_port,
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--repository", type=Path, default=Path("model_repository"), help="model repository")
-    add("--model", action="append", help="model to load, repeatable; default: every model of the contract")
+    add("--model", action="append", help="model to load, repeatable; default: every one of the repository")
     add("--host", default="127.0.0.1", help="address of all listeners")
     add("--grpc-port", type=int, default=8001, help="0 picks a free one, as for the next two")
     add("--http-port", type=int, default=8000, help="KServe over HTTP")

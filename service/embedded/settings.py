@@ -12,8 +12,10 @@ class EmbeddedSettings:
 
     Args:
         repository: the model repository.
-        models: names of the models to load.
-        canaries: names of the models that are probed and healed; the networks, since ensembles have no process.
+        models: names of the models that the server starts with, as far as the repository has them.
+        canaries: those of them that are probed and healed; the networks, since ensembles have no process.
+        others: whether every other model of the repository is loaded, too, once the server answers; one that does not
+            load costs nothing but a line in the log.
         host: address of the three listeners.
         grpc_port: 0 picks a free one, as for the next two.
         http_port: KServe over HTTP.
@@ -33,6 +35,7 @@ class EmbeddedSettings:
     repository: Path
     models: tuple[str, ...] = tuple(MODELS)
     canaries: tuple[str, ...] = tuple(name for name, spec in MODELS.items() if spec.kind == "network")
+    others: bool = False
     host: str = "127.0.0.1"
     grpc_port: int = 0
     http_port: int = 0

@@ -13,10 +13,12 @@ from typing import Any, Self
 from service.canary import Canary
 from service.embedded import shm
 from service.embedded.binary import BinaryMissingError, find_binary
+from service.embedded.others import Others, models_in
 from service.embedded.process import ADMIN_KEY, Ports, TritonProcess, pick_ports
 from service.embedded.settings import EmbeddedSettings
 from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
-from service.inference import DeadStub, TritonClient, only_versions
+from service.inference import TritonClient, only_versions
+from service.triton_errors import DeadStub
 
 logger = logging.getLogger("depthlens.triton")
 
@@ -73,6 +75,8 @@ class Supervisor:
         self._client: TritonClient | None = None
         self._canaries: dict[str, Canary] = {}
         self._configs: dict[str, dict[str, Any]] = {}
+        self._others: Others | None = None
+        self._loading: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._launched_at = 0.0
         self._launching = True
@@ -98,8 +102,8 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """Whether every canary answered its last probe."""
-        return bool(self._canaries) and all(canary.state.ready for canary in self._canaries.values())
+        """Whether it runs and every canary answered its last probe; the other models of the repository do not count."""
+        return not self._launching and all(canary.state.ready for canary in self._canaries.values())
 
     @property
     def admin(self) -> tuple[str, str]:
@@ -130,6 +134,14 @@ class Supervisor:
         started = time.monotonic()
         if not self._settings.repository.is_dir():
             raise TritonStartError(f"there is no model repository at {self._settings.repository}", [])
+        there = models_in(self._settings.repository)
+        if not there:
+            raise TritonStartError(f"there is no model in the repository {self._settings.repository}", [])
+        self._settings = replace(
+            self._settings,
+            models=tuple(model for model in self._settings.models if model in there),
+            canaries=tuple(model for model in self._settings.canaries if model in there),
+        )
         if stale := shm.remove_stale():
             logger.info("removed %d shared-memory files of servers that are gone", len(stale))
         try:
@@ -142,6 +154,28 @@ class Supervisor:
         logger.info("tritonserver is ready on %s after %.1f s", self.grpc_url, time.monotonic() - started)
         self._tasks = [asyncio.create_task(self._keep_alive())]
         self._tasks += [asyncio.create_task(canary.run()) for canary in self._canaries.values()]
+        if self._settings.others:
+            self._others = Others(
+                self._client,
+                self._settings.repository,
+                self._settings.models,
+                self._settings.canary_period_s,
+                self._count_reload,
+            )
+        self._load_others()
+
+    def _count_reload(self) -> None:
+        self.reloads += 1
+
+    def _load_others(self) -> None:
+        if self._others is not None:
+            self._loading = asyncio.create_task(self._others.run())
+
+    async def _leave_others(self) -> None:
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+            self._loading = None
 
     async def stop(self) -> None:
         """Drain and end the server; no process, port or shared memory of it is left. May be called twice."""
@@ -149,6 +183,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self._leave_others()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -241,6 +276,7 @@ class Supervisor:
         while True:
             assert self._process is not None
             status = await self._process.wait()
+            await self._leave_others()
             await self._process.kill()
             backoff_s = next_backoff_s(backoff_s, time.monotonic() - self._launched_at, self._settings.max_backoff_s)
             logger.error("tritonserver ended with status %d, starting it again in %.1f s", status, backoff_s)
@@ -252,6 +288,7 @@ class Supervisor:
                 logger.error("%s", error)
             else:
                 logger.info("tritonserver answers again after %.1f s", time.monotonic() - self._launched_at)
+                self._load_others()
 
     async def _heal(self, model: str, error: DepthlensError) -> None:
         """What a failed probe asks for; nothing while a start is under way."""
@@ -260,7 +297,7 @@ class Supervisor:
             return
         if isinstance(error, DeadStub):
             logger.warning("the process of %s died, loading the model again", model)
-            self.reloads += 1
+            self._count_reload()
             try:
                 await client.reload(model)
             except DepthlensError as failure:

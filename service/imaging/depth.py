@@ -76,6 +76,12 @@ def normalise(inverse_depth: NDArray[Any]) -> tuple[NDArray[np.float32], float, 
     return np.clip(relative, 0, 1, out=relative), high - low, low
 
 
+def inverted(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1/x of each value: depth in metres to inverse depth in 1/m and back; what is nearer than 1 mm counts as 1 mm."""
+    result: NDArray[np.float32] = np.float32(1) / np.maximum(finite(values), np.float32(1e-3))
+    return result
+
+
 def quantise16(inverse_depth: NDArray[Any]) -> tuple[NDArray[np.uint16], float, float]:
     """Store a map in 16 bits: 65535 = nearest, 0 = farthest, value = stored * scale + offset.
 
@@ -93,6 +99,21 @@ def quantise16(inverse_depth: NDArray[Any]) -> tuple[NDArray[np.uint16], float, 
     stored = (values - np.float32(low)) * np.float32(1 / scale)
     np.rint(stored, out=stored)
     return np.clip(stored, 0, _LEVELS_16, out=stored).astype(np.uint16), scale, low
+
+
+def metres16(depth_m: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float, float]:
+    """Store depth in metres in 16 bits, 0 at the camera: millimetres, centimetres where more than 65.535 m are seen.
+
+    Args:
+        depth_m: (H, W), > 0; farther than 655.35 m is stored as that.
+
+    Returns:
+        stored uint16 (H, W), scale, offset with metres = stored * scale + offset, as `quantise16`.
+    """
+    values = finite(depth_m)
+    scale = 0.001 if float(values.max()) <= _LEVELS_16 * 0.001 else 0.01
+    stored = np.rint(values * np.float32(1 / scale))
+    return np.clip(stored, 0, _LEVELS_16).astype(np.uint16), scale, 0.0
 
 
 def statistics(inverse_depth: NDArray[Any]) -> dict[str, float | dict[str, float]]:

@@ -5,7 +5,7 @@ half a pixel on the way there and back.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -22,10 +22,10 @@ _STRIP_ASPECT: Final = 8
 _ROUND_UP_TO_PX: Final = 20
 
 
-def choose_size(height: int, width: int) -> Size:
-    """The entry of NETWORK_SIZES whose aspect is nearest to height : width, as a ratio (in logarithms)."""
+def choose_size(height: int, width: int, sizes: Sequence[Size] = NETWORK_SIZES) -> Size:
+    """The one of `sizes` whose aspect is nearest to height : width, as a ratio (in logarithms)."""
     aspect = math.log(height / width)
-    return min(NETWORK_SIZES, key=lambda size: abs(math.log(size[0] / size[1]) - aspect))
+    return min(sizes, key=lambda size: abs(math.log(size[0] / size[1]) - aspect))
 
 
 def resize(image: NDArray[Scalar], size: Size) -> NDArray[Scalar]:

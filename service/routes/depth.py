@@ -1,4 +1,4 @@
-"""`POST /depth`: relative inverse depth of a photo, in the form the caller asked for."""
+"""`POST /depth`: relative inverse depth of a photo, or depth in metres, in the form the caller asked for."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from service.gateway import GatewayDependency
 from service.imaging import codec, depth, geometry
 from service.inference import Prediction
 from service.negotiation import Offer, accept_header, choose
-from service.pipeline import Pipeline, Upload, find_model
+from service.pipeline import Pipeline, Upload
 from service.routes.documentation import image_route
 from service.routes.lock import KEYS, PhotoRoute
 from service.schemas import DepthPoint, DepthQuery, DepthReport, parse_decimal
@@ -35,10 +35,10 @@ OFFERS = (
 )
 
 _HEADERS = {
-    "X-Depth-Kind": "`relative-inverse` (larger = nearer, no unit, per image) or `metric`",
+    "X-Depth-Kind": "`relative-inverse` (larger = nearer, no unit, per image) or `metric` (depth, larger = farther)",
     "X-Depth-Scale": "value = stored * scale + offset",
     "X-Depth-Offset": "value = stored * scale + offset",
-    "X-Depth-Unit": "unit of the value",
+    "X-Depth-Unit": "unit of the value: `relative`, or `m` for metric depth",
     "X-Model": "model that answered",
     "X-Model-Version": "its version",
 }
@@ -55,10 +55,12 @@ Point = tuple[float, float]
 async def depth_map(request: Request, query: Annotated[DepthQuery, Query()], gateway: GatewayDependency) -> Response:
     """Relative inverse depth: 65535 in the default 16-bit PNG is the nearest pixel of this photo, 0 the farthest.
 
-    The headers say how stored numbers become the network's own values.
+    A metric model (`depth_kind` in `GET /models`) gives depth in metres instead: the 16-bit PNG then holds millimetres,
+    or centimetres where something is farther than 65.5 m. The headers say how stored numbers become the network's own
+    values.
     """
     offer = choose(OFFERS, format=query.format, accept=accept_header(request.headers))
-    spec = find_model(query.model, gateway.settings.depth_model, "depth")
+    spec = await gateway.model(request, query.model, "depth")
     points = _points(query.points, gateway.settings.max_points)
     _check(query, spec)
 
@@ -67,6 +69,8 @@ async def depth_map(request: Request, query: Annotated[DepthQuery, Query()], gat
         for x, y in points:
             geometry.check_inside(x, y, *upload.size, fields=("points", "points"))
         values, prediction = await _map(gateway.pipeline, context, upload, spec, query)
+        if query.focal_px is not None and spec.focal_share:
+            values = values * np.float32(query.focal_px / (spec.focal_share * max(upload.size)))
         return await gateway.pipeline.in_worker(
             context, "encode", _encode, values, prediction, spec, query, offer, points, upload.size
         )
@@ -79,15 +83,17 @@ async def _map(
 ) -> tuple[NDArray[np.float32], Prediction]:
     if query.size == "native":
         analysis = await pipeline.analyse(context, upload, spec)
-        return analysis.native("inverse_depth"), analysis.prediction
+        return analysis.native(spec.depth_output), analysis.prediction
     if query.edges == "raw":
         analysis = await pipeline.analyse(context, upload, spec)
-        values = await pipeline.in_worker(context, "render", analysis.full, "inverse_depth")
+        values = await pipeline.in_worker(context, "render", analysis.full, spec.depth_output)
         return values, analysis.prediction
     photo = await pipeline.photo(context, upload)
     analysis = await pipeline.analyse(context, upload, spec, photo)
-    native = analysis.native("inverse_depth")
+    native = analysis.inverse_depth()  # where steps are sought: far away, metres change fast and show little
     values = await pipeline.in_worker(context, "render", depth.upsample_guided, native, photo.pixels)
+    if spec.depth_kind == "metric":
+        values = await pipeline.in_worker(context, "render", depth.inverted, values)
     return values, analysis.prediction
 
 
@@ -99,11 +105,13 @@ def _check(query: DepthQuery, spec: ModelSpec) -> None:
             value=query.near,
             limit=query.far,
         )
-    if query.focal_px is not None and spec.depth_kind != "metric":
+    if query.focal_px is not None and not spec.focal_share:
+        metric = spec.depth_kind == "metric"
+        gives = "metres whatever the focal length" if metric else "relative inverse depth, which no focal length turns"
         raise InvalidParameter(
-            f"Model {spec.name} gives relative inverse depth, which no focal length turns into metres. "
-            "Leave focal_px out, or choose a metric model.",
-            code="not_metric",
+            f"Model {spec.name} gives {gives}{'' if metric else ' into metres'}. "
+            f"Leave focal_px out, or choose {'another' if metric else 'a metric'} model.",
+            code="no_focal_length" if metric else "not_metric",
             field="focal_px",
             value=query.focal_px,
         )
@@ -139,9 +147,10 @@ def _encode(
     points: list[Point],
     photo_size: tuple[int, int],
 ) -> Response:
+    metric = spec.depth_kind == "metric"
     said = {
         "X-Depth-Kind": str(spec.depth_kind),
-        "X-Depth-Unit": "relative",
+        "X-Depth-Unit": _unit(spec),
         "X-Model": prediction.model,
         "X-Model-Version": prediction.version,
     }
@@ -149,22 +158,27 @@ def _encode(
         said |= {"X-Depth-Scale": "1", "X-Depth-Offset": "0"}
     match offer.format:
         case "png16":
-            stored, scale, offset = depth.quantise16(values)
+            stored, scale, offset = depth.metres16(values) if metric else depth.quantise16(values)
             said |= {"X-Depth-Scale": repr(scale), "X-Depth-Offset": repr(offset)}
             body = codec.encode_png16(stored, _text(said))
         case "npy":
             body = codec.encode_npy(values)
         case "npz":
             about = {name: np.array(text) for name, text in _text(said).items()}
-            body = codec.encode_npz(inverse_depth=values, **about)
+            body = codec.encode_npz(**{spec.depth_output: values}, **about)
         case "tiff":
             body = codec.encode_tiff_float(values, orjson.dumps(_text(said)).decode())
         case "preview":
-            colours = depth.colourise(values, query.colormap, near=query.near, far=query.far)
+            nearness = depth.inverted(values) if metric else values
+            colours = depth.colourise(nearness, query.colormap, near=query.near, far=query.far)
             body = codec.encode_image(colours, offer.media_type.removeprefix("image/"))
         case _:
             body = _report(values, prediction, spec, points, photo_size)
     return Response(body, media_type=offer.media_type, headers=said)
+
+
+def _unit(spec: ModelSpec) -> str:
+    return "m" if spec.depth_kind == "metric" else "relative"
 
 
 def _text(said: dict[str, str]) -> dict[str, str]:
@@ -179,14 +193,14 @@ def _report(
     photo_size: tuple[int, int],
 ) -> bytes:
     """JSON statistics; points are in the photo's pixels whatever the size of the map."""
-    relative, _, _ = depth.normalise(values)
+    relative, _, _ = depth.normalise(depth.inverted(values) if spec.depth_kind == "metric" else values)
     raw = depth.values_at(values, points, photo_size)
     shares = depth.values_at(relative, points, photo_size)
     report = DepthReport(
         model=prediction.model,
         model_version=prediction.version,
         kind=str(spec.depth_kind),
-        unit="relative",
+        unit=_unit(spec),
         width=values.shape[1],
         height=values.shape[0],
         statistics=depth.statistics(values),

@@ -20,7 +20,7 @@ from service.gateway import Gateway, GatewayDependency
 from service.imaging import animation, codec, refocus
 from service.maps import OwnMaps
 from service.negotiation import Offer, accept_header, choose
-from service.pipeline import FocusScene, find_model
+from service.pipeline import FocusScene
 from service.routes.documentation import image_route
 from service.routes.lock import KEYS, PhotoRoute
 from service.schemas import FocusQuery
@@ -103,7 +103,7 @@ async def focus(request: Request, query: Annotated[FocusQuery, Query()], gateway
     format = None if query.format == "same" and wish.offers != views.PHOTO_OFFERS else query.format
     if format != "same":
         choose(wish.offers, format=format, accept=accept)  # refuse before any work
-    spec = find_model(query.model, gateway.settings.focus_model, "focus")
+    spec = await gateway.model(request, query.model, "focus")
     kept = None if query.scene is None else gateway.scenes.find(query.scene)
 
     async def job(context: RequestContext, parts: Parts) -> Response:

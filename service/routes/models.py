@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from service.contract import MODELS, TensorSpec
+from service.contract import MODELS, ModelSpec, TensorSpec
 from service.gateway import GatewayDependency
 from service.routes.documentation import problems
 from service.routes.lock import KEYS, LockedRoute
@@ -13,10 +13,16 @@ router = APIRouter(tags=["service"], route_class=LockedRoute, dependencies=KEYS)
 
 @router.get("/models", summary="Served models", responses=problems(401, 429, 500, 503))
 async def models(gateway: GatewayDependency) -> ModelList:
-    """Every model of the contract; `ready` and `versions` come from Triton at this moment."""
+    """The models of every repository, then those beside them; `ready` and `versions` come from Triton at this moment.
+
+    Where Triton restricts its index and this gateway has no key to it, a model beside them is listed once it was asked.
+    """
     served = await gateway.client.served_models()
+    specs: dict[str, ModelSpec] = dict(MODELS)
     versions: dict[str, list[str]] = {}
     for entry in served:
+        if entry.spec is not None:
+            specs[entry.name] = entry.spec
         if entry.ready:
             versions.setdefault(entry.name, []).append(entry.version)
     settings = gateway.settings
@@ -29,13 +35,15 @@ async def models(gateway: GatewayDependency) -> ModelList:
                 versions=sorted(versions.get(spec.name, []), key=int),
                 ready=spec.name in versions,
                 depth_kind=spec.depth_kind,
+                sizes=list(spec.sizes),
+                focal_share=spec.focal_share,
                 precision=spec.precision,
                 license=spec.license,
                 description=spec.description,
                 inputs=[_tensor(tensor) for tensor in spec.inputs],
                 outputs=[_tensor(tensor) for tensor in spec.outputs],
             )
-            for spec in MODELS.values()
+            for spec in specs.values()
         ],
         defaults={
             "depth": settings.depth_model,

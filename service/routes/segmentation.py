@@ -14,7 +14,6 @@ from service.gateway import GatewayDependency
 from service.imaging import codec, matte
 from service.inference import Prediction
 from service.negotiation import Offer, accept_header, choose
-from service.pipeline import find_model
 from service.routes.documentation import image_route
 from service.routes.lock import KEYS, PhotoRoute
 from service.schemas import MaskReport, SegmentationQuery
@@ -43,7 +42,7 @@ async def segmentation(
 ) -> Response:
     """An 8-bit gray PNG, 255 where the photo shows a person; soft at borders."""
     offer = choose(OFFERS, format=query.format, accept=accept_header(request.headers))
-    spec = find_model(query.model, gateway.settings.segmentation_model, "segmentation")
+    spec = await gateway.model(request, query.model, "segmentation")
     pipeline = gateway.pipeline
 
     async def job(context: RequestContext, data: bytes) -> Response:

@@ -13,9 +13,10 @@ from service.__main__ import main
 from service.app import create_app
 from service.clients import hash_of
 from service.errors import ContractViolation, ModelFailed, ModelUnavailable
-from service.inference import Prediction, VersionGone
+from service.inference import Prediction
 from service.server import bind
 from service.settings import Settings
+from service.triton_errors import VersionGone
 
 KEY = "dl_of-the-operator"
 NETWORK, ENSEMBLE = "focus_on_depth", "focus"
@@ -43,6 +44,9 @@ class VersionedServer(FakeDepthClient):
         if version == NAN:
             raise ModelFailed("The model answered values that are not numbers.")
         return await self.infer(model, image, timeout_s=timeout_s)
+
+    async def names(self) -> list[str]:
+        return list(self.loaded)
 
     async def serving(self, model: str) -> list[str]:
         if not self.reachable:

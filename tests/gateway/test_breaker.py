@@ -11,7 +11,7 @@ from service.errors import (
     ModelUnavailable,
     Overloaded,
 )
-from service.inference import DeadStub, VersionGone
+from service.triton_errors import DeadStub, VersionGone
 
 GONE = ModelUnavailable("gone")
 

@@ -14,7 +14,8 @@ from service.errors import (
     ModelUnavailable,
     Overloaded,
 )
-from service.inference import CHANNEL_ARGUMENTS, DeadStub, TritonClient, VersionGone, translate
+from service.inference import CHANNEL_ARGUMENTS, TritonClient
+from service.triton_errors import DeadStub, VersionGone, translate
 
 SECRET = "at /opt/models/1/model.py(17) triton_python_backend_shm_region_4"
 

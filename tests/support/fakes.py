@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import numpy as np
 from PIL import Image
 
+from service.contract import MODELS, ModelSpec
+from service.errors import UnknownModel
 from service.inference import Prediction, ServedModel
 
 Hook = Callable[[], Awaitable[None]]
@@ -54,6 +56,11 @@ class FakeDepthClient:
             model=model,
             version="1",
         )
+
+    async def spec(self, model: str) -> ModelSpec:
+        if model not in MODELS:
+            raise UnknownModel("There is none.")
+        return MODELS[model]
 
     async def is_ready(self, model: str) -> bool:
         return True

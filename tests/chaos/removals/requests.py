@@ -59,15 +59,17 @@ def _known_models() -> None:
     """Any name is passed on to Triton."""
     from dataclasses import replace
 
-    from service import inference
+    from service import gateway, inference
     from service.contract import MODELS
-    from service.routes import depth, focus, segmentation
 
-    def named(name, default, task):  # type: ignore[no-untyped-def]
+    async def named(client, deadline, name, default, task):  # type: ignore[no-untyped-def]
         return replace(MODELS["focus_on_depth"], name=default if name is None else name)
 
-    depth.find_model = focus.find_model = segmentation.find_model = named
-    inference._contract_entry = lambda name: named(name, name, None)
+    async def spec(self, model):  # type: ignore[no-untyped-def]
+        return await named(None, None, model, model, None)
+
+    gateway.find_model = named
+    inference.TritonClient.spec = spec  # type: ignore[method-assign]
 
 
 @without("leak")

@@ -1,0 +1,54 @@
+"""Which models can be asked: those of the contract, and those that the servers have beside them."""
+
+import asyncio
+
+from service.context import Deadline
+from service.contract import MODELS, ModelSpec, Task
+from service.errors import ModelUnavailable, UnknownModel
+from service.inference import DepthClient
+
+
+async def find_model(client: DepthClient, deadline: Deadline, name: str | None, default: str, task: Task) -> ModelSpec:
+    """What the model `name`, or `default` when None, takes and gives.
+
+    Args:
+        client: the servers; asked about no model of the contract, and about any other once.
+        deadline: of the request.
+        name: as the caller wrote it.
+        default: the setting of the route.
+        task: of the route.
+
+    Raises:
+        UnknownModel: no such model, or it does not do `task`; lists those that do.
+        ModelUnavailable: no server can be asked, or it does not have the default of the settings yet.
+        DeadlineExceeded: no server said so in time.
+    """
+    wanted = default if name is None else name
+    try:
+        async with asyncio.timeout(deadline.remaining_s()):
+            spec = MODELS.get(wanted) or await _asked(client, wanted)
+            if spec is not None and task in spec.tasks:
+                return spec
+            if spec is None and name is None:
+                raise ModelUnavailable(f"The model {default} is not loaded. Try again.")
+            able = await _able(client, task)
+    except TimeoutError:
+        raise deadline.exceeded("infer") from None
+    raise UnknownModel(
+        f"No served model of that name does {task}. Choose one of: {', '.join(able)}.",
+        field="model",
+        value=wanted[:100],
+        extra={"available": able},
+    )
+
+
+async def _asked(client: DepthClient, name: str) -> ModelSpec | None:
+    try:
+        return await client.spec(name)
+    except UnknownModel:
+        return None
+
+
+async def _able(client: DepthClient, task: Task) -> list[str]:
+    served = [entry.spec for entry in await client.served_models() if entry.spec is not None]
+    return sorted({spec.name for spec in (*MODELS.values(), *served) if task in spec.tasks})
