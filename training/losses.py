@@ -243,6 +243,27 @@ def silog(prediction: Tensor, target: Tensor, alpha: float = 10.0, variance_focu
         return torch.stack(values).mean() if values else prediction.float().sum() * 0.0
 
 
+def masked_error(prediction: Tensor, target: Tensor, form: Literal["mse", "l1"] = "mse") -> Tensor:
+    """Squared or absolute error of metric depth where there is truth.
+
+    Args:
+        prediction: (B, H, W) depth, metres.
+        target: (B, H, W) depth, metres, 0 = no data. Pictures without any do not count.
+        form: `mse`: mean of squares, square metres; `l1`: mean of absolute values, metres.
+
+    Returns:
+        Scalar: mean over the pictures that count of the mean over their valid pixels; zero, with a gradient of zero,
+        where none does.
+    """
+    valid = target > 0
+    # before the subtraction, so that what lies where nothing is known has no gradient, whatever it is
+    error = torch.where(valid, prediction.float(), target.float()) - target.float()
+    error = error.square() if form == "mse" else error.abs()
+    count = valid.sum((1, 2))
+    means = error.sum((1, 2)) / count.clamp(min=1)
+    return means.sum() / (count > 0).sum().clamp(min=1)
+
+
 @dataclass(frozen=True)
 class PersonLoss:
     """Both parts of the person loss; zero, with a gradient of zero, where a batch holds no labels.
