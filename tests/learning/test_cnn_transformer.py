@@ -7,6 +7,11 @@ from training.models.focus_on_depth import Decoder, Head, Normalise
 from training.models.resnet import IMAGENET, ResNetEncoder
 
 
+@pytest.fixture(autouse=True)
+def one_thread(two_threads):
+    torch.set_num_threads(1)  # work this small only waits for a second one
+
+
 def transformer(channels=16, **settings):
     torch.manual_seed(0)
     return Transformer("vit_tiny_patch16_224", channels, depth=1, **settings)

@@ -13,6 +13,11 @@ from training.models.resnet import IMAGENET, ResNetEncoder
 FROZEN = ("encoder.body.conv1", "encoder.body.bn1", "encoder.body.layer1", "encoder.body.layer2")
 
 
+@pytest.fixture(autouse=True)
+def one_thread(two_threads):
+    torch.set_num_threads(1)  # work this small only waits for a second one
+
+
 def tiny():
     torch.manual_seed(0)
     return EncoderDecoder(Normalise(*IMAGENET), ResNetEncoder("resnet10t"), TransposedDecoder((512, 32, 16, 16, 8)))
