@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import MappingProxyType
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
 
@@ -13,14 +14,18 @@ from training.errors import TrainingError
 from training.losses import DepthForm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run.
+    """What every training run has, whatever its objective. Defaults never change: recipes and checkpoints rest on them.
 
     Attributes:
+        task: Objective, in `training.tasks.TASKS`; it decides which further keys there are.
         model: Name in `training.models.MODELS`.
         encoder_weights: File in the weights folder the encoder starts from; empty = random.
         encoder_sha256: Of that file.
+        network_weights: File of `training/weights` or of the weights folder the whole network starts from; empty =
+            the encoder's weights alone.
+        network_sha256: Of that file.
         seed: Of initial weights, order of samples and augmentation.
         steps: Optimiser steps in all.
         batch: Samples a step.
@@ -29,17 +34,11 @@ class TrainConfig:
         final_steps: How many steps `final_sizes` are used for.
         lr: Peak learning rate of decoder and heads.
         encoder_lr: Peak learning rate of the encoder.
-        warmup_steps: Linear rise to the peak; a cosine to zero follows.
         weight_decay: Of convolution weights; biases and norms have none.
         clip_norm: Largest norm of the gradient.
+        warmup_steps: Linear rise to the peak, for the schedule `cosine`.
         ema_decay: Of the averaged weights, which are the ones validated and exported.
         bf16: Whether the network runs in bfloat16 while training (losses stay float32).
-        trim: Share of the depth residuals that is left out.
-        depth_weight: Of the scale-and-shift-invariant term.
-        gradient_weight: Of the multi-scale gradient term.
-        log_weight: Of the aligned log-depth term, for targets whose shift is known.
-        person_weight: Of the person cross-entropy.
-        dice_weight: Of the person Dice term.
         min_crop: Smallest crop, share of the largest that fits.
         max_crop: Largest crop; above 1 it reaches beyond the picture.
         stretch: Largest change of aspect, factor.
@@ -49,15 +48,14 @@ class TrainConfig:
         validate_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
         sources: Relative chance of each source of samples.
-        network_weights: File of `training/weights` or of the weights folder the whole network starts from; empty =
-            the encoder's weights alone.
-        network_sha256: Of that file.
-        depth_form: Of the scale-and-shift-invariant term: `trimmed`, or `mse` as FocusOnDepth's code has it.
     """
 
+    task: str = "focus_on_depth"
     model: str
     encoder_weights: str
     encoder_sha256: str
+    network_weights: str = ""
+    network_sha256: str = ""
     seed: int
     steps: int
     batch: int
@@ -66,34 +64,23 @@ class TrainConfig:
     final_steps: int
     lr: float
     encoder_lr: float
-    warmup_steps: int
     weight_decay: float
     clip_norm: float
+    warmup_steps: int
     ema_decay: float
     bf16: bool
-    trim: float
-    depth_weight: float
-    gradient_weight: float
-    person_weight: float
-    dice_weight: float
     min_crop: float
     max_crop: float
     stretch: float
     rotation_deg: float
+    letterbox: float = 0.0
+    paste: float = 0.0
     validate_every: int
     checkpoint_every: int
     sources: dict[str, float]
-    depth_form: DepthForm = "trimmed"
-    log_weight: float = 0.0
-    letterbox: float = 0.0
-    paste: float = 0.0
-    network_weights: str = ""
-    network_sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuses values that cannot work together."""
-        if not 0 <= self.trim < 1:
-            raise TrainingError(f"trim is {self.trim}: it must be at least 0 and below 1")
         if not 0 <= self.final_steps <= self.steps:
             raise TrainingError(f"final_steps is {self.final_steps}: it must be 0..{self.steps}, the steps in all")
         for height, width in self.sizes + self.final_sizes:
@@ -102,7 +89,7 @@ class TrainConfig:
         if not self.sources or min(self.sources.values()) <= 0:
             raise TrainingError("sources needs at least one entry, each with a chance above 0")
 
-    def without(self, sources: Sequence[str]) -> "TrainConfig":
+    def without(self, sources: Sequence[str]) -> Self:
         """The recipe less some of its sources; TrainingError when it does not have one of them."""
         unknown = sorted(set(sources) - set(self.sources))
         if unknown:
@@ -113,9 +100,43 @@ class TrainConfig:
     def flat(self) -> dict[str, Any]:
         """Plain values, as the YAML file has them."""
         values = dataclasses.asdict(self)
-        for key in ("sizes", "final_sizes"):
-            values[key] = [list(size) for size in values[key]]
+        for key, value in values.items():
+            if isinstance(value, tuple):
+                values[key] = [list(item) if isinstance(item, tuple) else item for item in value]
         return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocusOnDepthConfig(TrainConfig):
+    """Relative inverse depth and people by one network (`training.tasks.focus_on_depth`).
+
+    Attributes:
+        depth_form: Of the scale-and-shift-invariant term: `trimmed`, or `mse` as FocusOnDepth's code has it.
+        trim: Share of the depth residuals that is left out.
+        depth_weight: Of the scale-and-shift-invariant term.
+        gradient_weight: Of the multi-scale gradient term.
+        log_weight: Of the aligned log-depth term, for targets whose shift is known.
+        person_weight: Of the person cross-entropy.
+        dice_weight: Of the person Dice term.
+    """
+
+    depth_form: DepthForm = "trimmed"
+    trim: float
+    depth_weight: float
+    gradient_weight: float
+    log_weight: float = 0.0
+    person_weight: float
+    dice_weight: float
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot work together."""
+        super().__post_init__()
+        if not 0 <= self.trim < 1:
+            raise TrainingError(f"trim is {self.trim}: it must be at least 0 and below 1")
+
+
+CONFIGS: MappingProxyType[str, type[TrainConfig]] = MappingProxyType({"focus_on_depth": FocusOnDepthConfig})
+"""By the `task` of a recipe."""
 
 
 def parse_config(values: Any, origin: str) -> TrainConfig:
@@ -123,7 +144,7 @@ def parse_config(values: Any, origin: str) -> TrainConfig:
 
     Args:
         values: What the YAML file holds. `final_sizes: served` stands for the sizes of the service. A key may be left
-            out where `TrainConfig` has a default, so that checkpoints from before the key was there stay readable.
+            out where its field has a default, so that checkpoints from before the key was there stay readable.
         origin: File name for messages.
 
     Raises:
@@ -131,15 +152,20 @@ def parse_config(values: Any, origin: str) -> TrainConfig:
     """
     if not isinstance(values, dict):
         raise TrainingError(f"{origin}: expected one mapping of keys to values")
-    fields = {f.name: f.type for f in dataclasses.fields(TrainConfig)}
-    needed = {f.name for f in dataclasses.fields(TrainConfig) if f.default is MISSING}
+    # a key that is a list cannot be looked up; as a string it is just unknown
+    task = str(values.get("task", TrainConfig.task))
+    if task not in CONFIGS:
+        raise TrainingError(f"{origin}: task is {task!r}: expected {' or '.join(CONFIGS)}")
+    kind = CONFIGS[task]
+    fields = {f.name: f.type for f in dataclasses.fields(kind)}
+    needed = {f.name for f in dataclasses.fields(kind) if f.default is MISSING}
     unknown, missing = sorted(set(values) - set(fields)), sorted(needed - set(values))
     if unknown:
         raise TrainingError(f"{origin}: unknown key {', '.join(unknown)}; known: {', '.join(fields)}")
     if missing:
         raise TrainingError(f"{origin}: missing key {', '.join(missing)}")
     read = {key: _read_value(value, fields[key], f"{origin}: {key}") for key, value in values.items()}
-    return TrainConfig(**read)
+    return kind(**read)
 
 
 def _read_value(value: Any, wanted: Any, where: str) -> Any:
@@ -155,6 +181,8 @@ def _read_value(value: Any, wanted: Any, where: str) -> Any:
     try:
         if wanted == dict[str, float]:
             return {str(key): float(chance) for key, chance in value.items()}
+        if wanted == tuple[str, ...] and isinstance(value, list | tuple):
+            return tuple(str(entry) for entry in value)
         if wanted == tuple[Size, ...]:
             if value == "served":
                 return NETWORK_SIZES

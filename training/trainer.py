@@ -2,14 +2,14 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -17,14 +17,12 @@ from training.checkpoint import Checkpoint, adopt, load_checkpoint, load_weights
 from training.config import TrainConfig
 from training.data.bank import Bank, Batch, Sampler
 from training.data.transforms import Augmentation
-from training.distributed import rank, share, share_batch_norm, world_size
+from training.distributed import rank, share_batch_norm, world_size
 from training.errors import TrainingError
-from training.evaluation import evaluate, predictor
-from training.losses import depth_loss, person_loss
 from training.models import create_model
 from training.models.encoder_weights import load_encoder
-from training.models.focus_on_depth import FocusOnDepth, Served
-from training.sheets import panel
+from training.tasks import make_task
+from training.tasks.task import Task
 
 LAST = "last.pt"
 _MAY_CHANGE = {"steps", "final_steps", "validate_every", "checkpoint_every"}
@@ -32,7 +30,7 @@ _EXAMPLES = 6  # pictures shown at each validation
 _AHEAD = 3  # batches prepared while the network works
 
 
-def make_network(config: TrainConfig, weights: Path | None) -> FocusOnDepth:
+def make_network(config: TrainConfig, weights: Path | None) -> nn.Module:
     """The recipe's network with its first weights: another run's, or seeded ones with the encoder's from ImageNet."""
     torch.manual_seed(config.seed)
     network = create_model(config.model)
@@ -43,14 +41,14 @@ def make_network(config: TrainConfig, weights: Path | None) -> FocusOnDepth:
     elif config.encoder_weights:
         if weights is None:
             raise TrainingError(f"the recipe starts from {config.encoder_weights}; give its folder with --weights")
-        load_encoder(network.encoder, weights / config.encoder_weights, config.encoder_sha256)
+        load_encoder(network.get_submodule("encoder"), weights / config.encoder_weights, config.encoder_sha256)
     return network
 
 
-def make_optimizer(config: TrainConfig, network: FocusOnDepth) -> torch.optim.AdamW:
+def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.AdamW:
     """AdamW with encoder and rest at their own rates, and decay on convolution weights only."""
     groups = []
-    encoder = {id(parameter) for parameter in network.encoder.parameters()}
+    encoder = {id(parameter) for parameter in _encoder_parameters(network)}
     for in_encoder in (True, False):
         for decays in (True, False):
             parameters = [
@@ -66,6 +64,11 @@ def make_optimizer(config: TrainConfig, network: FocusOnDepth) -> torch.optim.Ad
                 }
             )
     return torch.optim.AdamW(groups)
+
+
+def _encoder_parameters(network: nn.Module) -> Iterable[nn.Parameter]:
+    parameters: Iterable[nn.Parameter] = network.encoder_parameters()  # type: ignore[operator]  # every network has it
+    return parameters
 
 
 def lr_factor(config: TrainConfig, step: int) -> float:
@@ -88,28 +91,6 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float, step: int) 
             value.copy_(current[key])
 
 
-def losses(config: TrainConfig, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """`loss` and its named parts, unweighted."""
-    with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=config.bf16):
-        inverse_depth, logit = network(batch.image)
-    depth = depth_loss(inverse_depth, batch.inverse_depth, config.trim, batch.shift_known, config.depth_form)
-    person = person_loss(logit, batch.person)
-    device = batch.image.device
-    total = share(depth.pictures, device) * (
-        config.depth_weight * depth.ssi + config.gradient_weight * depth.gradient + config.log_weight * depth.log
-    )
-    total = total + share(person.labelled, device) * config.person_weight * person.cross_entropy
-    total = total + share(person.showing, device) * config.dice_weight * person.dice
-    return {
-        "loss": total,
-        "depth_ssi": depth.ssi,
-        "depth_gradient": depth.gradient,
-        "depth_log": depth.log,
-        "person_cross_entropy": person.cross_entropy,
-        "person_dice": person.dice,
-    }
-
-
 def _batches(config: TrainConfig, sampler: Sampler, first: int) -> Iterator[Batch]:
     """Batches of steps `first` to the last, prepared ahead in one thread."""
 
@@ -127,38 +108,40 @@ def _batches(config: TrainConfig, sampler: Sampler, first: int) -> Iterator[Batc
             yield batch
 
 
-def _parallel(network: FocusOnDepth) -> nn.Module:
+def _parallel(network: nn.Module, task: Task) -> nn.Module:
+    forward = task.forward(network)
     if world_size() == 1:
-        return network
-    share_batch_norm(network)
-    return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
+        return forward
+    share_batch_norm(forward)
+    return nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False)
 
 
 @dataclass
 class Run:
     """Everything that changes while training."""
 
-    network: FocusOnDepth
-    average: FocusOnDepth
+    network: nn.Module
+    average: nn.Module
     optimizer: torch.optim.AdamW
     step: int
     metrics: dict[str, float]
-    parallel: nn.Module
-    """`network`, or what averages its gradients over the processes."""
+    task: Task
+    forward: nn.Module
+    """What the task runs, wrapped in what averages gradients over the processes where there are several."""
 
     @classmethod
     def start(cls, config: TrainConfig, weights: Path | None, device: str = "cpu") -> "Run":
         """A fresh run."""
-        network = make_network(config, weights).to(device)
+        network, task = make_network(config, weights).to(device), make_task(config)
         average = copy.deepcopy(network).requires_grad_(False)
-        return cls(network, average, make_optimizer(config, network), 0, {}, _parallel(network))
+        return cls(network, average, make_optimizer(config, network), 0, {}, task, _parallel(network, task))
 
     @classmethod
     def resume(cls, config: TrainConfig, path: Path, device: str = "cpu") -> "Run":
         """The run of a checkpoint, which must have been made with the same recipe, apart from its length."""
         checkpoint = load_checkpoint(path)
         for key, value in config.flat().items():
-            stored = checkpoint.config.flat()[key]
+            stored = checkpoint.config.flat().get(key)
             if stored != value and key not in _MAY_CHANGE:
                 raise TrainingError(f"checkpoint {path}: {key} is {stored} there, {value} in the recipe")
         network, average = create_model(config.model).to(device), create_model(config.model).to(device)
@@ -167,7 +150,8 @@ class Run:
         adopt(average, checkpoint.ema, f"checkpoint {path}")
         optimizer = make_optimizer(config, network)
         optimizer.load_state_dict(checkpoint.optimizer)
-        return cls(network, average, optimizer, checkpoint.step, checkpoint.metrics, _parallel(network))
+        task = make_task(config)
+        return cls(network, average, optimizer, checkpoint.step, checkpoint.metrics, task, _parallel(network, task))
 
     def advance(self, config: TrainConfig, batch: Batch) -> dict[str, float]:
         """One optimiser step; the parts of the loss. TrainingError when the loss is not finite."""
@@ -175,7 +159,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self.network.train()
-        parts = losses(config, self.parallel, batch)
+        parts = self.task.losses(self.forward, batch)
         values = {name: float(value.detach()) for name, value in parts.items()}
         if not math.isfinite(values["loss"]):
             raise TrainingError(f"loss is {values['loss']} at step {self.step}: {values}; lower lr or look at the data")
@@ -225,8 +209,9 @@ def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resu
         TrainingError: Checkpoint of another recipe, source without samples, loss not finite.
     """
     strength = Augmentation(config.min_crop, config.max_crop, config.stretch, config.rotation_deg, config.letterbox)
-    sampler = Sampler(bank, config.sources, config.seed, strength, config.paste)
     run = Run.resume(config, out / LAST, device) if resume else Run.start(config, weights, device)
+    bank = bank.only(run.task.wants)
+    sampler = Sampler(bank, config.sources, config.seed, strength, config.paste)
     commit, writes = source_revision(), rank() == 0
     bar = tqdm(total=config.steps, initial=run.step, desc=config.model, unit="step", mininterval=5, disable=not writes)
     with SummaryWriter(str(out)) if writes else nullcontext() as writer:
@@ -248,10 +233,11 @@ def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resu
 
 def _validate(run: Run, bank: Bank, writer: SummaryWriter) -> None:
     """Judges the averaged weights on the held-out scenes; numbers and example pictures go to TensorBoard."""
-    predict = predictor(Served(copy.deepcopy(run.average).cpu()))
-    run.metrics = evaluate(predict, bank.held_out)["all"]
+    network = copy.deepcopy(run.average).cpu().eval()
+    run.metrics = run.task.metrics(network, bank.held_out)
     tqdm.write(f"step {run.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in run.metrics.items()))
     for name, value in run.metrics.items():
         writer.add_scalar(f"held_out/{name}", value, run.step)
     for index, sample in enumerate(bank.held_out[:: max(1, len(bank.held_out) // _EXAMPLES)][:_EXAMPLES]):
-        writer.add_image(f"held_out/{index}", panel(predict, sample.image), run.step, dataformats="HWC")
+        picture = run.task.panel(network, sample.image)
+        writer.add_image(f"held_out/{index}", picture, run.step, dataformats="HWC")

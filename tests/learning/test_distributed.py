@@ -11,7 +11,7 @@ from training.config import parse_config
 from training.data.bank import Sampler
 from training.data.transforms import Augmentation
 from training.distributed import share
-from training.trainer import Run, losses
+from training.trainer import Run
 
 WORKER = textwrap.dedent(
     """
@@ -21,7 +21,7 @@ WORKER = textwrap.dedent(
     from training.data.bank import Sampler
     from training.data.transforms import Augmentation
     from training.distributed import processes, rank, world_size
-    from training.trainer import Run, losses
+    from training.trainer import Run
 
     torch.set_num_threads(1)
     folder = sys.argv[1]
@@ -33,7 +33,7 @@ WORKER = textwrap.dedent(
         run.network.train()
         sampler = Sampler(bank, config.sources, config.seed, Augmentation(), 0.0)
         batch = sampler.batch(0, config.batch, config.sizes, rank(), world_size())
-        losses(config, run.parallel, batch)["loss"].backward()
+        run.task.losses(run.forward, batch)["loss"].backward()
         if rank() == 0:
             torch.save(
                 {
@@ -70,7 +70,7 @@ def test_two_processes_give_the_gradients_of_one(tiny_values, bank, tmp_path):
     batch = Sampler(bank, config.sources, config.seed, Augmentation(), 0.0).batch(0, config.batch, config.sizes)
     labelled = (batch.person >= 0).flatten(1).any(1)
     assert 0 < int(labelled[::2].sum()) != int(labelled[1::2].sum())
-    losses(config, run.network, batch)["loss"].backward()
+    run.task.losses(run.forward, batch)["loss"].backward()
 
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(tmp_path / "worker.py")]

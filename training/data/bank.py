@@ -24,6 +24,7 @@ from training.errors import TrainingError
 LONG_SIDE = 448
 """Pixels; larger pictures are reduced on loading: a little more than the largest served size, 416."""
 
+_SMALLEST = 1e-6  # 1/m: what is farther than 1000 km is as far as that
 _HELD_OUT = 10  # one scene in ten is for validation
 
 
@@ -40,6 +41,14 @@ class Bank:
     train: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     held_out: list[Sample] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+
+    def only(self, wanted: Callable[[Sample], bool]) -> "Bank":
+        """The samples that are `wanted`, in the same order."""
+        train: dict[str, dict[str, list[Sample]]] = {}
+        for source, scenes in self.train.items():
+            kept = {scene: [sample for sample in samples if wanted(sample)] for scene, samples in scenes.items()}
+            train |= {source: kept_scenes} if (kept_scenes := {k: v for k, v in kept.items() if v}) else {}
+        return Bank(train, [sample for sample in self.held_out if wanted(sample)], self.broken)
 
     def counts(self) -> dict[str, int]:
         """Number of training samples of each source."""
@@ -147,12 +156,20 @@ class Batch:
         inverse_depth: float32 (B, H, W), as in `Item`.
         person: float32 (B, H, W), as in `Item`.
         shift_known: bool (B,), as in `Item`.
+        metric: bool (B,), as in `Item`.
     """
 
     image: Tensor
     inverse_depth: Tensor
     person: Tensor
     shift_known: Tensor
+    metric: Tensor
+
+    @property
+    def depth_m(self) -> Tensor:
+        """Depth in metres, float32 (B, H, W), 0 = no data: everywhere in pictures whose unit is unknown."""
+        known = (self.inverse_depth > 0) & self.metric[:, None, None]
+        return torch.where(known, 1 / self.inverse_depth.clamp(min=_SMALLEST), 0.0)
 
     def to(self, device: str) -> "Batch":
         """The same on `device`."""
@@ -166,6 +183,7 @@ class Batch:
             torch.from_numpy(np.stack([item.inverse_depth for item in items])),
             torch.from_numpy(np.stack([item.person for item in items])),
             torch.tensor([item.shift_known for item in items]),
+            torch.tensor([item.metric for item in items]),
         )
 
 

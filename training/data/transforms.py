@@ -28,12 +28,14 @@ class Item:
         inverse_depth: float32 (H, W), 0 = no data.
         person: float32 (H, W), probability 0..1, -1 = no label.
         shift_known: As in `Sample`.
+        metric: As in `Sample`.
     """
 
     image: npt.NDArray[np.uint8]
     inverse_depth: npt.NDArray[np.float32]
     person: npt.NDArray[np.float32]
     shift_known: bool = False
+    metric: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item
         share = move(sample.person / np.float32(PERSON), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
         unknown = move((sample.person == IGNORE).astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, 1.0)
         person = np.where(unknown > 0.01, np.float32(NO_LABEL), share)
-    return Item(image, depth, person, sample.shift_known)
+    return Item(image, depth, person, sample.shift_known, sample.metric)
 
 
 def jitter(rng: np.random.Generator, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from types import MappingProxyType
 
+from torch import nn
+
 from training.errors import TrainingError
 from training.models.context import Context
 from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
@@ -91,7 +93,7 @@ def focus_on_depth_vit_base() -> FocusOnDepth:
     return _transformer("vit_base_patch16_384", (2, 5, 8, 11), 256)
 
 
-MODELS: MappingProxyType[str, Callable[[], FocusOnDepth]] = MappingProxyType(
+MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
     {
         builder.__name__: builder
         for builder in (
@@ -111,7 +113,7 @@ MODELS: MappingProxyType[str, Callable[[], FocusOnDepth]] = MappingProxyType(
 """Builder of each network."""
 
 
-def create_model(name: str) -> FocusOnDepth:
+def create_model(name: str) -> nn.Module:
     """A new network with random weights; TrainingError names the known ones when `name` is not among them."""
     if name not in MODELS:
         raise TrainingError(f"unknown model {name!r}; known: {', '.join(sorted(MODELS))}")

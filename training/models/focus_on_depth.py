@@ -8,7 +8,7 @@ residual unit per scale, batch norm, and softplus in place of the depth head's R
 saturate (arXiv:1907.01341 needs any non-negative map).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -265,6 +265,10 @@ class FocusOnDepth(nn.Module):
         self.depth_head = depth_head
         self.person_head = person_head
 
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """What learns at the encoder's own rate."""
+        yield from self.encoder.parameters()
+
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Runs the network.
 
@@ -282,7 +286,7 @@ class FocusOnDepth(nn.Module):
 class Served(nn.Module):
     """The network as `service.contract` states it: float32 results, person as a probability."""
 
-    def __init__(self, network: FocusOnDepth) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
