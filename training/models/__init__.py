@@ -9,6 +9,7 @@ from training.errors import TrainingError
 from training.models.context import Context
 from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
 from training.models.mobilenet_v2 import MobileNetV2
+from training.models.stack import NETWORKS as STACK_NETWORKS
 from training.models.timm_encoder import TimmEncoder
 from training.models.vit import VitEncoder
 
@@ -109,6 +110,7 @@ MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
             focus_on_depth_vit_base,
         )
     }
+    | STACK_NETWORKS
 )
 """Builder of each network."""
 
