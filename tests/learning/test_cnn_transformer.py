@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from training.errors import TrainingError
+from training.models import create_model
 from training.models.cnn_transformer import CnnTransformer, Coarser, Transformer
 from training.models.focus_on_depth import Decoder, Head, Normalise
 from training.models.resnet import IMAGENET, ResNetEncoder
@@ -76,3 +77,46 @@ def test_a_transformer_at_one_sixteenth_gives_the_same_scales():
 def test_what_is_no_vision_transformer_with_a_class_token_is_refused(name):
     with pytest.raises(TrainingError, match=f"transformer {name}"):
         Transformer(name, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "transformer_width"),
+    [
+        ("cnn_transformer", 86_742_336, 768),
+        ("cnn_transformer_cnn", 86_742_336, None),
+        ("cnn_transformer_resnet50", 23_508_032, 768),
+        ("cnn_transformer_resnet50_cnn", 23_508_032, None),
+        ("cnn_transformer_resnet50_sixteenth", 8_543_296, 768),
+    ],
+)
+def test_networks_of_the_paper_are_built_of_their_parts(name, encoder, transformer_width):
+    with torch.device("meta"):
+        network = create_model(name)
+    assert sum(p.numel() for p in network.encoder.parameters()) == encoder
+    blocks = [module for module in network.transformer.modules() if type(module).__name__ == "Block"]
+    assert len(blocks) == (12 if transformer_width else 0)
+    assert all(block.norm1.normalized_shape == (transformer_width,) for block in blocks)
+
+
+@pytest.mark.parametrize("name", ["cnn_transformer_tiny", "cnn_transformer_tiny_cnn"])
+def test_depth_is_positive_and_of_the_size_of_the_picture_and_everything_learns(name):
+    torch.manual_seed(0)
+    network = create_model(name).train()
+    depth_m = network(pictures(2, 64, 96))
+    assert depth_m.shape == (2, 64, 96)
+    assert depth_m.dtype == torch.float32
+    assert depth_m.min() > 0
+    depth_m.square().mean().backward()
+    # zeros for now are the branches whose last norm begins at zero, as timm has it
+    assert [key for key, p in network.named_parameters() if p.grad is None] == []
+    assert {id(p) for p in network.encoder_parameters()} == {id(p) for p in network.encoder.parameters()}
+    assert network.output == "depth_m"
+
+
+def test_the_second_stage_has_the_encoder_of_the_first():
+    first, second = create_model("cnn_transformer_tiny_cnn"), create_model("cnn_transformer_tiny")
+    second.encoder.load_state_dict(first.encoder.state_dict())
+    image = pictures(1, 64, 64)
+    with torch.no_grad():
+        pairs = zip(first.eval().features(image), second.eval().features(image), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)

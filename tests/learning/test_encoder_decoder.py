@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from training.errors import TrainingError
-from training.models.encoder_decoder import EncoderDecoder, TransposedDecoder
-from training.models.focus_on_depth import Normalise
+from training.models import create_model
+from training.models.encoder_decoder import TransposedDecoder
 from training.models.frozen import freeze
-from training.models.resnet import IMAGENET, ResNetEncoder
+from training.models.resnet import ResNetEncoder
 
 FROZEN = ("encoder.body.conv1", "encoder.body.bn1", "encoder.body.layer1", "encoder.body.layer2")
 
@@ -20,7 +20,7 @@ def one_thread(two_threads):
 
 def tiny():
     torch.manual_seed(0)
-    return EncoderDecoder(Normalise(*IMAGENET), ResNetEncoder("resnet10t"), TransposedDecoder((512, 32, 16, 16, 8)))
+    return create_model("resnet50_encoder_decoder_tiny")
 
 
 def pictures(*shape):
@@ -33,11 +33,11 @@ def count(module):
 
 def test_the_seeds_network_has_its_number_of_parameters():
     with torch.device("meta"):
-        encoder, decoder = ResNetEncoder("resnet50"), TransposedDecoder((2048, 512, 256, 128, 64))
-    assert count(encoder) == 23_508_032
-    assert count(decoder) == 19_533_633
-    assert count(encoder) + count(decoder) == 43_041_665
-    assert encoder.channels == (256, 512, 1024, 2048)
+        network = create_model("resnet50_encoder_decoder")
+    assert count(network.encoder) == 23_508_032
+    assert count(network.decoder) == 19_533_633
+    assert count(network) == 43_041_665
+    assert network.encoder.channels == (256, 512, 1024, 2048)
 
 
 def test_five_transposed_convolutions_double_the_size_and_only_four_have_norm_and_relu():

@@ -6,7 +6,17 @@ from types import MappingProxyType
 from torch import nn
 
 from training.errors import TrainingError
+from training.models.cnn_transformer import (
+    cnn_transformer,
+    cnn_transformer_cnn,
+    cnn_transformer_resnet50,
+    cnn_transformer_resnet50_cnn,
+    cnn_transformer_resnet50_sixteenth,
+    cnn_transformer_tiny,
+    cnn_transformer_tiny_cnn,
+)
 from training.models.context import Context
+from training.models.encoder_decoder import resnet50_encoder_decoder, resnet50_encoder_decoder_tiny
 from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
 from training.models.mobilenet_v2 import MobileNetV2
 from training.models.stack import NETWORKS as STACK_NETWORKS
@@ -108,6 +118,15 @@ MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
             focus_on_depth_lite2,
             focus_on_depth_vit_tiny,
             focus_on_depth_vit_base,
+            resnet50_encoder_decoder,
+            resnet50_encoder_decoder_tiny,
+            cnn_transformer,
+            cnn_transformer_cnn,
+            cnn_transformer_resnet50,
+            cnn_transformer_resnet50_cnn,
+            cnn_transformer_resnet50_sixteenth,
+            cnn_transformer_tiny,
+            cnn_transformer_tiny_cnn,
         )
     }
     | STACK_NETWORKS

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.errors import TrainingError
+from training.models.focus_on_depth import Decoder, Head, Normalise
+from training.models.resnet import IMAGENET, ResNetEncoder
 from training.models.vit import Read
 
 
@@ -134,3 +136,62 @@ class CnnTransformer(nn.Module):
             float32 (B, H, W), depth in metres, > 0.
         """
         return self.decode(self.features(image))
+
+
+_VIT, _VIT_TINY = "vit_base_patch16_224", "vit_tiny_patch16_224"
+_WIDTHS, _NARROW = (256, 256, 256, 256), (16, 16, 16, 16)  # of the decoder; 256 is the reference's
+
+
+def _cnn(name: str, widths: tuple[int, int, int, int], hidden: int) -> CnnTransformer:
+    encoder = ResNetEncoder(name)
+    decoder = Decoder(encoder.channels, widths)
+    return CnnTransformer(Normalise(*IMAGENET), encoder, nn.Identity(), decoder, Head(decoder.width, hidden))
+
+
+def _with_transformer(
+    name: str, vit: str, widths: tuple[int, int, int, int], hidden: int, depth: int | None = None
+) -> CnnTransformer:
+    encoder = ResNetEncoder(name)
+    transformer = Transformer(vit, encoder.channels[-1], depth=depth)
+    decoder = Decoder((*encoder.channels[:-1], transformer.width), widths)
+    return CnnTransformer(Normalise(*IMAGENET), encoder, transformer, decoder, Head(decoder.width, hidden))
+
+
+def cnn_transformer() -> CnnTransformer:
+    """The paper's: ResNeXt-101 32x8d, and ViT-B on its feature at 1/32."""
+    return _with_transformer("resnext101_32x8d", _VIT, _WIDTHS, 32)
+
+
+def cnn_transformer_cnn() -> CnnTransformer:
+    """Its first stage: ResNeXt-101 alone, which learns depth before the transformer comes."""
+    return _cnn("resnext101_32x8d", _WIDTHS, 32)
+
+
+def cnn_transformer_resnet50() -> CnnTransformer:
+    """ResNet-50 in place of ResNeXt-101."""
+    return _with_transformer("resnet50", _VIT, _WIDTHS, 32)
+
+
+def cnn_transformer_resnet50_cnn() -> CnnTransformer:
+    """Its first stage."""
+    return _cnn("resnet50", _WIDTHS, 32)
+
+
+def cnn_transformer_resnet50_sixteenth() -> CnnTransformer:
+    """ResNet-50 without its last stage, ViT-B at 1/16 as in the reference's hybrid: four times the tokens."""
+    encoder = ResNetEncoder("resnet50", coarsest=16)
+    transformer = Transformer(_VIT, encoder.channels[-1], grid=14)
+    width = transformer.width
+    decoder = Decoder((*encoder.channels[:-1], width, width), _WIDTHS)
+    whole = nn.Sequential(transformer, Coarser(width))
+    return CnnTransformer(Normalise(*IMAGENET), encoder, whole, decoder, Head(decoder.width, 32))
+
+
+def cnn_transformer_tiny() -> CnnTransformer:
+    """For tests: a residual network of ten layers, two blocks of ViT-Ti."""
+    return _with_transformer("resnet10t", _VIT_TINY, _NARROW, 8, depth=2)
+
+
+def cnn_transformer_tiny_cnn() -> CnnTransformer:
+    """Its first stage."""
+    return _cnn("resnet10t", _NARROW, 8)

@@ -11,6 +11,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from training.models.focus_on_depth import Normalise
+from training.models.resnet import IMAGENET, ResNetEncoder
+
 _NEAREST_M = 1e-3  # the lower cap of the NYU and KITTI protocols
 
 
@@ -79,3 +82,13 @@ class EncoderDecoder(nn.Module):
             negative (its loss pulls it back), in evaluation mode it is at least 0.001.
         """
         return self.decode(self.features(image))
+
+
+def resnet50_encoder_decoder() -> EncoderDecoder:
+    """The report's network."""
+    return EncoderDecoder(Normalise(*IMAGENET), ResNetEncoder("resnet50"), TransposedDecoder((2048, 512, 256, 128, 64)))
+
+
+def resnet50_encoder_decoder_tiny() -> EncoderDecoder:
+    """For tests: a residual network of ten layers, a narrow decoder."""
+    return EncoderDecoder(Normalise(*IMAGENET), ResNetEncoder("resnet10t"), TransposedDecoder((512, 64, 32, 16, 8)))
