@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.errors import TrainingError
@@ -25,6 +26,36 @@ _TAPS = (0, 2, 4, 6, 9)  # the last block at 1/2, 1/4, 1/8, 1/16 and 1/32
 _PARTS = ("conv_stem", "bn1", "act1", "blocks")
 _STEM = "conv_stem.weight"
 _RGB = 3
+
+
+class HalvingConv2d(nn.Conv2d):
+    """A convolution of stride 2 and odd kernel, padded by half of it, on even sizes.
+
+    The last padded row and column are never read, so an exported graph leaves them out: then the size is exactly half,
+    where the exporter would otherwise carry roundings through the whole network and take minutes over them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), H and W even -> (B, C', H / 2, W / 2)."""
+        if not torch.compiler.is_exporting():
+            return super().forward(x)
+        before = self.kernel_size[0] // 2
+        x = F.pad(x, (before, before - 1, before, before - 1))
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def _halve_exactly(module: nn.Module) -> None:
+    """Puts `HalvingConv2d` in the place of every convolution of stride 2; weights keep their names."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d) and child.stride == (2, 2):
+            kernel, bias = child.kernel_size[0], child.bias is not None
+            halving = HalvingConv2d(
+                child.in_channels, child.out_channels, kernel, 2, kernel // 2, groups=child.groups, bias=bias
+            )
+            halving.load_state_dict(child.state_dict())
+            setattr(module, name, halving)
+        else:
+            _halve_exactly(child)
 
 
 class GhostNetEncoder(nn.Module):
@@ -52,6 +83,7 @@ class GhostNetEncoder(nn.Module):
             raise TrainingError(f"encoder {name} needs timm: pip install 'depthlens[training]'") from error
         whole: Any = timm.create_model(name, num_classes=0, in_chans=inputs)
         self.body = nn.ModuleDict({part: getattr(whole, part) for part in _PARTS})
+        _halve_exactly(self.body)
         last = [whole.blocks[tap][-1] for tap in _TAPS]
         self.channels = (*(int(block.ghost2.out_chs) for block in last[:-1]), int(last[-1].conv.out_channels))
         self.norm_is_frozen = False
