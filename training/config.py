@@ -135,7 +135,51 @@ class FocusOnDepthConfig(TrainConfig):
             raise TrainingError(f"trim is {self.trim}: it must be at least 0 and below 1")
 
 
-CONFIGS: MappingProxyType[str, type[TrainConfig]] = MappingProxyType({"focus_on_depth": FocusOnDepthConfig})
+@dataclass(frozen=True, kw_only=True)
+class ImportedConfig(TrainConfig):
+    """No recipe, but where a network's published weights come from (`training.importers`); the rest is not known.
+
+    Attributes:
+        imported_file: Name of the file.
+        imported_sha256: Of that file.
+    """
+
+    imported_file: str
+    imported_sha256: str
+    encoder_weights: str = ""
+    encoder_sha256: str = ""
+    seed: int = 0
+    steps: int = 0
+    batch: int = 0
+    sizes: tuple[Size, ...] = ()
+    final_sizes: tuple[Size, ...] = ()
+    final_steps: int = 0
+    lr: float = 0.0
+    encoder_lr: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    warmup_steps: int = 0
+    ema_decay: float = 0.0
+    bf16: bool = False
+    min_crop: float = 0.0
+    max_crop: float = 0.0
+    stretch: float = 0.0
+    rotation_deg: float = 0.0
+    validate_every: int = 0
+    checkpoint_every: int = 0
+    sources: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Nothing is to be refused: nothing is trained with it."""
+
+    def flat(self) -> dict[str, Any]:
+        """What is known."""
+        return {key: getattr(self, key) for key in ("task", "model", "imported_file", "imported_sha256", "sources")}
+
+
+CONFIGS: MappingProxyType[str, type[TrainConfig]] = MappingProxyType(
+    {"focus_on_depth": FocusOnDepthConfig, "imported": ImportedConfig}
+)
 """By the `task` of a recipe."""
 
 

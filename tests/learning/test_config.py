@@ -23,7 +23,8 @@ def test_every_recipe_loads(path):
 
 
 def test_defaults_never_change():
-    found = {name: {f.name: f.default for f in dataclasses.fields(kind)} for name, kind in CONFIGS.items()}
+    trained = {name: kind for name, kind in CONFIGS.items() if name != "imported"}  # which is no recipe
+    found = {name: {f.name: f.default for f in dataclasses.fields(kind)} for name, kind in trained.items()}
     assert {
         name: {k: v for k, v in values.items() if v is not dataclasses.MISSING} for name, values in found.items()
     } == {

@@ -16,6 +16,8 @@ from training.models.cnn_transformer import (
     cnn_transformer_tiny_cnn,
 )
 from training.models.context import Context
+from training.models.depth_anything import NETWORKS as DEPTH_ANYTHING_NETWORKS
+from training.models.dpt import NETWORKS as DPT_NETWORKS
 from training.models.encoder_decoder import resnet50_encoder_decoder, resnet50_encoder_decoder_tiny
 from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
 from training.models.mobilenet_v2 import MobileNetV2
@@ -130,6 +132,8 @@ MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
         )
     }
     | STACK_NETWORKS
+    | DPT_NETWORKS
+    | DEPTH_ANYTHING_NETWORKS
 )
 """Builder of each network."""
 

@@ -9,6 +9,7 @@ than 518.
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -76,3 +77,17 @@ def depth_anything_v2_tiny() -> Dpt:
     """For tests."""
     body = timm_body("vit_small_patch14_dinov2", embed_dim=32, depth=4, num_heads=2, img_size=70)
     return _depth_anything(body, (0, 1, 2, 3), (8, 16, 24, 32), 16)
+
+
+NETWORKS = MappingProxyType(
+    {
+        builder.__name__: builder
+        for builder in (
+            depth_anything_v2_small,
+            depth_anything_v2_base,
+            depth_anything_v2_large,
+            depth_anything_v2_tiny,
+        )
+    }
+)
+"""By the names recipes and `import` use."""

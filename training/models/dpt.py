@@ -9,6 +9,7 @@ network, so that every parameter here has a gradient.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -343,3 +344,9 @@ def dpt_ade20k_tiny() -> Dpt:
     encoder = _tiny()
     decoder = Fusion(encoder.channels, 16, ResidualUnit)
     return Dpt(Normalise(_HALF, _HALF), encoder, decoder, PersonHead(16, ADE20K_CLASSES, PERSON))
+
+
+NETWORKS = MappingProxyType(
+    {builder.__name__: builder for builder in (dpt_large, dpt_hybrid, dpt_large_ade20k, dpt_tiny, dpt_ade20k_tiny)}
+)
+"""By the names recipes and `import` use."""

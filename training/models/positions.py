@@ -10,10 +10,11 @@ and matrix products are.
   sample a little; the trained grid itself is left as it is.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-_OFFSET = 0.1  # of DINOv2's scale
 _CUBIC = -0.75  # torch's parameter of the cubic kernel
 
 
@@ -35,20 +36,27 @@ def bilinear(positions: Tensor, rows: int, columns: int) -> Tensor:
 def dinov2(positions: Tensor, rows: int, columns: int) -> Tensor:
     """DINOv2's rule; arguments and result as for `bilinear`."""
     trained = _side(positions)
-    if rows == columns == trained:
-        return positions
-    return _resampled(positions, _cubic(rows, trained, positions), _cubic(columns, trained, positions))
+    # without the offset nothing moves; no branch, so that a graph may leave the size free
+    same = [torch.full((), size, device=positions.device) == trained for size in (rows, columns)]
+    tenth = torch.where(same[0] & same[1], 0, 1)
+    steps = [10 * trained / (10 * size + tenth) for size in (rows, columns)]
+    vertical, horizontal = (
+        _cubic(size, trained, step, positions) for size, step in zip((rows, columns), steps, strict=True)
+    )
+    return _resampled(positions, vertical, horizontal)
 
 
 def _side(positions: Tensor) -> int:
-    return round((positions.shape[1] - 1) ** 0.5)
+    return math.isqrt(int(positions.shape[1]) - 1)
 
 
 def _resampled(positions: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
-    first, rest = positions[:, :1], positions[0, 1:]
-    grid = rest.unflatten(0, (horizontal.shape[1], horizontal.shape[1])).permute(2, 0, 1)
-    new = vertical @ grid @ horizontal.T
-    return torch.cat((first, new.flatten(1).T[None]), dim=1)
+    first, grid = positions[:, :1], positions[0, 1:]
+    side, channels = vertical.shape[1], grid.shape[1]
+    # products of matrices, not of batches: OpenVINO refuses factors of unequal rank where a size is free
+    tall = (vertical @ grid.reshape(side, side * channels)).unflatten(1, (side, channels))
+    new = (horizontal @ tall.transpose(0, 1).flatten(1)).unflatten(1, (-1, channels)).transpose(0, 1)
+    return torch.cat((first, new.flatten(0, 1)[None]), dim=1)
 
 
 def _linear(new: int, trained: int, like: Tensor) -> Tensor:
@@ -57,16 +65,16 @@ def _linear(new: int, trained: int, like: Tensor) -> Tensor:
     return _without_margin((1 - distance).clamp(min=0), 1)
 
 
-def _cubic(new: int, trained: int, like: Tensor) -> Tensor:
-    """The same with the cubic kernel, which reaches two places."""
-    x = _distances(new, trained, trained / (new + _OFFSET), like, margin=2)
+def _cubic(new: int, trained: int, step: Tensor, like: Tensor) -> Tensor:
+    """The same with the cubic kernel, which reaches two places, and a step of its own."""
+    x = _distances(new, trained, step, like, margin=2)
     near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
     far = ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
     weights = torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
     return _without_margin(weights, 2)
 
 
-def _distances(new: int, trained: int, step: float, like: Tensor, margin: int) -> Tensor:
+def _distances(new: int, trained: int, step: float | Tensor, like: Tensor, margin: int) -> Tensor:
     """(new, margin + trained + margin): from where each new place falls to each trained one."""
     places = (torch.arange(new, dtype=torch.float32, device=like.device) + 0.5) * step - 0.5
     known = torch.arange(-margin, trained + margin, dtype=torch.float32, device=like.device)

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from training.config import TrainConfig
+from training.errors import TrainingError
 from training.tasks.focus_on_depth import FocusOnDepthTask
 from training.tasks.task import Task
 
@@ -13,5 +14,7 @@ TASKS: MappingProxyType[str, Callable[[Any], Task]] = MappingProxyType({"focus_o
 
 
 def make_task(config: TrainConfig) -> Task:
-    """The objective of a recipe."""
+    """The objective of a recipe; TrainingError for what is none, such as the origin of imported weights."""
+    if config.task not in TASKS:
+        raise TrainingError(f"task {config.task} cannot be trained: expected {' or '.join(TASKS)}")
     return TASKS[config.task](config)
