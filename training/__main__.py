@@ -179,6 +179,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
     command.set_defaults(run=_evaluate)
 
+    from training.importers.command import add_arguments as add_import
+
+    command = commands.add_parser(
+        "import",
+        help="read published weights",
+        description="Published weights of another project as a checkpoint that `export` takes.",
+    )
+    add_import(command)
+
     command = commands.add_parser("export", help="write a served model", description="Write ONNX after parity.")
     command.add_argument("--checkpoint", type=Path, required=True, help="e.g. runs/first_network/last.pt")
     command.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")

@@ -14,7 +14,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def _import(arguments: argparse.Namespace) -> None:
     from training.checkpoint import save_checkpoint
-    from training.importers import import_checkpoint
+    from training.importers.networks import import_checkpoint
 
     checkpoint = import_checkpoint(arguments.weights, arguments.name)
     save_checkpoint(arguments.out, checkpoint)
