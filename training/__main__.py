@@ -1,4 +1,4 @@
-"""`python -m training`: train, evaluate, export, sheet, label. Each command imports only what it needs."""
+"""`python -m training`: train, evaluate, compare, export, sheet, label. Each command imports only what it needs."""
 
 import argparse
 import os
@@ -27,7 +27,8 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("no CUDA device here: leave --device away to train on the CPU")
     with processes(arguments.device):
-        bank = fill(readers(arguments.data, arguments.labels, arguments.scenes), progress=rank() == 0)
+        only = set(config.sources) if arguments.own_sources else None
+        bank = fill(readers(arguments.data, arguments.labels, arguments.scenes, only), progress=rank() == 0)
         if rank() == 0:
             if bank.broken:
                 print(f"{len(bank.broken)} broken samples left out, first: {bank.broken[0]}", file=sys.stderr)
@@ -159,6 +160,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--scenes", type=Path, help="folder of rendered scenes, made by `synth`")
     command.add_argument("--out", type=Path, required=True, help="folder of the run, e.g. runs/first_network")
     command.add_argument("--without", nargs="+", metavar="SOURCE", help="sources to leave out, to be judged on later")
+    command.add_argument(
+        "--own-sources",
+        action="store_true",
+        help="read only sources that the recipe names: quicker, and held-out scenes are of these alone",
+    )
     command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
@@ -231,6 +237,15 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("synth", help="render scenes", description="Render scenes with exact depth.")
     add_arguments(command)
+
+    from training.comparison import command as comparison
+
+    command = commands.add_parser(
+        "compare",
+        help="train recipes and compare them",
+        description="Train recipes that are not trained yet, judge them on the same truth, write a page of results.",
+    )
+    comparison.add_arguments(command)
     return parser
 
 

@@ -70,7 +70,7 @@ def _block(title: str, columns: Sequence[tuple[str, dict[str, Row]]], cell: Cell
         cells = [cell(table.get(source, {})) or "" for _, table in columns]
         name = f"**mean, {source}**" if source in MEANS else source
         lines.append([name, f"{count:.0f}", *cells])
-    return f"### {title}\n" + _table(["source", "pictures", *(name for name, _ in columns)], lines)
+    return f"### {title}\n" + table(["source", "pictures", *(name for name, _ in columns)], lines)
 
 
 def _worst(entries: Sequence[Entry]) -> str:
@@ -82,26 +82,31 @@ def _worst(entries: Sequence[Entry]) -> str:
             lines.append([entry.name, score.name, f"{values['delta1']:.2f}", f"{values['polarity']:+.2f}"])
     if not lines:
         return ""
-    return "### Worst pictures by delta1\n" + _table(["network", "picture", "delta1", "polarity"], lines)
+    return "### Worst pictures by delta1\n" + table(["network", "picture", "delta1", "polarity"], lines)
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of its heading and its lines, all of one length."""
     rule = ["---"] * len(head)
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
 
 
-def write_tables(text: str, path: Path) -> None:
+def write_tables(text: str, path: Path, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Puts tables into a page between its two marks, or makes a page of nothing else.
 
     Raises:
-        TrainingError: The page is there, but has no marks.
+        TrainingError: The page is there, but has no marks, or cannot be written.
     """
-    body = f"{BEGIN}\n{text}{END}\n"
-    if path.is_file():
-        before, begin, rest = path.read_text().partition(BEGIN)
-        _, end, after = rest.partition(END + "\n")
-        if not begin or not end:
-            raise TrainingError(f"{path} has no lines '{BEGIN}' and '{END}' for the tables to go between")
-        body = before + body + after
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(body)
+    first, last = marks
+    body = f"{first}\n{text}{last}\n"
+    try:
+        if path.is_file():
+            before, begin, rest = path.read_text().partition(first)
+            _, end, after = rest.partition(last + "\n")
+            if not begin or not end:
+                raise TrainingError(f"{path} has no lines '{first}' and '{last}' for the tables to go between")
+            body = before + body + after
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(body)
+    except OSError as error:
+        raise TrainingError(f"page {path}: {error.strerror}") from error

@@ -165,6 +165,13 @@ def test_reading_the_data_folder_counts_the_broken_sample(data_folder, tmp_path)
     assert "w00_0002.jpg: not a readable picture" in bank.broken[0]
 
 
+def test_only_the_sources_that_are_wanted_are_read(data_folder):
+    bank = fill(readers(data_folder, None, only={"synth_room"}), progress=False)
+    assert list(bank.train) == ["synth_room"]
+    assert not bank.broken
+    assert [source for source, _ in readers(data_folder, None, only={"wildrgbd_page"})] == ["wildrgbd_page"] * 3
+
+
 def test_photos_without_labels_are_not_read(data_folder):
     bank = fill(readers(data_folder, None), progress=False)
     assert "photos" not in bank.train

@@ -2,7 +2,7 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -106,19 +106,22 @@ def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = T
 
 
 def readers(
-    root: Path | None, labels: Path | None, scenes: Path | None = None
+    root: Path | None, labels: Path | None, scenes: Path | None = None, only: Collection[str] | None = None
 ) -> Iterator[tuple[str, Callable[[], Sample]]]:
     """Readers of everything this package trains on below the data folder `root` and in the folder `scenes`.
 
     Sources are the folders of `rgbd/` and `stereo_seq/`, the training sets of `truth_person/`, `photos_permissive`
     (the folders of `photos/` whose repositories' licences are permissive), `photos` (the others), and `synthetic_cc0`
     and `synthetic_photo` of the folder `scenes`. Teacher labels from `labels` join the pairs and the photos: people,
-    and depth where there is no truth. A photo or stereo frame without any is of no use and is not listed.
+    and depth where there is no truth. A photo or stereo frame without any is of no use and is not listed. `only` names
+    the sources of `root` to read, where not all are wanted.
     """
     if root is None and scenes is None:
         raise TrainingError("nothing to train on: give --data, --scenes or both")
     if root is not None:
-        yield from _real_readers(root, labels)
+        for source, read in _real_readers(root, labels):
+            if only is None or source in only:
+                yield source, read
     for path in read_scenes(scenes) if scenes is not None else ():
         yield "", partial(read_scene, path)
 
