@@ -1,7 +1,9 @@
 import hashlib
+import re
 import resource
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -333,3 +335,13 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, capsys):
 def test_digest_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_page_states_the_catalogue():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", page, re.MULTILINE))
+    assert set(rows) == set(CATALOGUE)
+    for name, entry in CATALOGUE.items():
+        assert entry.license in rows[name]
+        assert f"`{entry.sha256}`" in rows[name] if entry.sha256 else "not known" in rows[name]
+        assert ("not for commercial use" in rows[name]) == ("-NC-" in entry.license)
