@@ -1,39 +1,79 @@
-"""`python -m training`: train, evaluate, compare, export, sheet, label. Each command imports only what it needs."""
+"""`python -m training COMMAND`: train, judge, compare, export. Each command imports only what it needs."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.errors import TrainingError
 
+if TYPE_CHECKING:
+    from training.config import TrainConfig
+    from training.data.bank import Bank
+    from training.start import FirstWeights
 
-def _train(arguments: argparse.Namespace) -> None:
+
+def _prepared(arguments: argparse.Namespace) -> tuple["TrainConfig", "FirstWeights"]:
+    """Recipe and first weights as the command line wants them; torch is imported here for the first time."""
     # oneDNN keeps 1024 compiled primitives; seven batch sizes need more, and making them anew each step takes longer
     # than the step itself. It reads the variable when torch is imported.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
     import torch
 
     from training.config import load_config
-    from training.data.bank import fill, readers
-    from training.distributed import processes, rank
-    from training.trainer import train
+    from training.start import FirstWeights
 
-    config = load_config(arguments.config)
+    config = load_config(arguments.config, arguments.set)
     if arguments.without:
         config = config.without(arguments.without)
     torch.set_num_threads(arguments.threads)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("no CUDA device here: leave --device away to train on the CPU")
+    parts = {}
+    for given in arguments.start:
+        part, found, path = given.partition("=")
+        if not found:
+            raise TrainingError(f"--start {given}: expected PART=CHECKPOINT, e.g. encoder=runs/first/best.pt")
+        parts[part] = Path(path)
+    return config, FirstWeights(arguments.weights, parts, arguments.random_weights)
+
+
+def _bank(arguments: argparse.Namespace, config: "TrainConfig") -> "Bank":
+    """All samples; those that cannot be read are told."""
+    from training.data.bank import fill, readers
+    from training.distributed import rank
+
+    only = set(config.sources) if arguments.own_sources else None
+    bank = fill(readers(arguments.data, arguments.labels, arguments.scenes, only), progress=rank() == 0)
+    if rank() == 0:
+        if bank.broken:
+            print(f"{len(bank.broken)} broken samples left out, first: {bank.broken[0]}", file=sys.stderr)
+        print(f"samples: {bank.counts()}; held out: {len(bank.held_out)}")
+    return bank
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    config, first = _prepared(arguments)
+
+    from training.distributed import processes
+    from training.trainer import train
+
     with processes(arguments.device):
-        only = set(config.sources) if arguments.own_sources else None
-        bank = fill(readers(arguments.data, arguments.labels, arguments.scenes, only), progress=rank() == 0)
-        if rank() == 0:
-            if bank.broken:
-                print(f"{len(bank.broken)} broken samples left out, first: {bank.broken[0]}", file=sys.stderr)
-            print(f"samples: {bank.counts()}; held out: {len(bank.held_out)}")
-        train(config, bank, arguments.weights, arguments.out, arguments.resume, arguments.device)
+        bank = _bank(arguments, config)
+        train(config, bank, arguments.weights, arguments.out, arguments.resume, arguments.device, first)
+
+
+def _lr_range(arguments: argparse.Namespace) -> None:
+    config, first = _prepared(arguments)
+
+    from training.lr_range import plot, range_test
+
+    lowest, highest = arguments.lowest, arguments.highest
+    curve = range_test(config, _bank(arguments, config), first, lowest, highest, arguments.steps, arguments.device)
+    plot(curve, f"{arguments.config.stem}, batch {config.batch}", arguments.out)
+    print(f"{arguments.out}: {len(curve.rates)} steps, loss falls fastest at {curve.steepest:.1e}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -148,27 +188,53 @@ def _size(text: str) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training", description="Train and export the served networks.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    command = commands.add_parser("train", help="train a recipe", description="Train a recipe to its last step.")
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    """What is trained, on what, from what."""
     command.add_argument("--config", type=Path, required=True, help="recipe, one of training/configs/*.yaml")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key; repeatable")
     command.add_argument("--data", type=Path, help="data folder, e.g. ../shared/data; not needed for scenes alone")
     command.add_argument("--weights", type=Path, help="folder of the encoder's weights, e.g. ../shared/weights")
+    command.add_argument(
+        "--start",
+        action="append",
+        default=[],
+        metavar="PART=CHECKPOINT",
+        help="first weights of a part of the network, or of `all`, from another run; repeatable",
+    )
+    command.add_argument(
+        "--random-weights", action="store_true", help="begin with random weights whatever the recipe asks for"
+    )
     command.add_argument("--labels", type=Path, help="folder of teacher labels, made by `label`")
     command.add_argument("--scenes", type=Path, help="folder of rendered scenes, made by `synth`")
-    command.add_argument("--out", type=Path, required=True, help="folder of the run, e.g. runs/first_network")
     command.add_argument("--without", nargs="+", metavar="SOURCE", help="sources to leave out, to be judged on later")
     command.add_argument(
         "--own-sources",
         action="store_true",
         help="read only sources that the recipe names: quicker, and held-out scenes are of these alone",
     )
-    command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     command.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description="Train and export the served networks.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("train", help="train a recipe", description="Train a recipe to its last step.")
+    _add_recipe(command)
+    command.add_argument("--out", type=Path, required=True, help="folder of the run, e.g. runs/first_network")
+    command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     command.set_defaults(run=_train)
+
+    command = commands.add_parser(
+        "lr-range", help="find a learning rate", description="Plot the loss of a recipe while the learning rate rises."
+    )
+    _add_recipe(command)
+    command.add_argument("--lowest", type=float, default=1e-7, help="first rate (default 1e-7)")
+    command.add_argument("--highest", type=float, default=1.0, help="last rate (default 1)")
+    command.add_argument("--steps", type=int, default=100, help="steps at most (default 100)")
+    command.add_argument("--out", type=Path, required=True, help="picture of the curve, e.g. runs/lr_range.png")
+    command.set_defaults(run=_lr_range)
 
     command = commands.add_parser("evaluate", help="judge networks", description="Judge networks beside their peers.")
     command.add_argument(

@@ -4,7 +4,7 @@ import hashlib
 import pickle  # nosec B403  # for its error alone: what is loaded is loaded with weights_only
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ class Checkpoint:
         config: Recipe.
         commit: Source revision the run was started from, `-dirty` when files of the package differed.
         metrics: Last validation, by name.
+        best: Of the metric `select_by`, over all validations.
+        schedule: State of the schedule.
+        beside: State of parameters that learned along but are not the network's.
     """
 
     step: int
@@ -37,6 +40,9 @@ class Checkpoint:
     config: TrainConfig
     commit: str
     metrics: dict[str, float]
+    best: float | None = None
+    schedule: dict[str, Any] = field(default_factory=dict)
+    beside: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

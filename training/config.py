@@ -13,6 +13,10 @@ from service.contract import NETWORK_SIZES, Size
 from training.errors import TrainingError
 from training.losses import DepthForm
 
+Optimizer = Literal["adamw", "adam"]
+ScheduleName = Literal["cosine", "triangular", "one_cycle", "poly", "plateau"]
+Metric = Literal["delta1", "abs_rel", "rmse", "silog", "loss"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -26,18 +30,29 @@ class TrainConfig:
         network_weights: File of `training/weights` or of the weights folder the whole network starts from; empty =
             the encoder's weights alone.
         network_sha256: Of that file.
+        starts_from: Parts of the network (names of modules, `all` for the whole) whose first weights are another run's,
+            given with `--start PART=CHECKPOINT`; without them the run is refused, unless with `--random-weights`.
+        frozen: Parts of the network (names of modules) that stay as they are, with the statistics of their batch norm.
         seed: Of initial weights, order of samples and augmentation.
         steps: Optimiser steps in all.
         batch: Samples a step.
         sizes: (height, width) of the batches, drawn per step.
         final_sizes: The same for the last `final_steps` steps.
         final_steps: How many steps `final_sizes` are used for.
+        optimizer: `adamw`, or `adam`, whose decay goes through the moments.
+        adam_eps: Added to the root of the second moment.
         lr: Peak learning rate of decoder and heads.
         encoder_lr: Peak learning rate of the encoder.
         weight_decay: Of convolution weights; biases and norms have none.
         clip_norm: Largest norm of the gradient.
-        warmup_steps: Linear rise to the peak, for the schedule `cosine`.
-        ema_decay: Of the averaged weights, which are the ones validated and exported.
+        schedule: Of the rates, in `training.schedules`.
+        warmup_steps: Linear rise to the peak; of `cosine`.
+        lr_floor: Share of the peak where `triangular` begins and `poly` ends.
+        cycle_steps: Steps from the floor to the peak; of `triangular`.
+        poly_power: Of `poly`.
+        plateau_factor: By which `plateau` lowers the rates.
+        plateau_patience: Validations without a lower loss that `plateau` bears.
+        ema_decay: Of the averaged weights, which are the ones validated and exported; 0 = the weights themselves.
         bf16: Whether the network runs in bfloat16 while training (losses stay float32).
         min_crop: Smallest crop, share of the largest that fits.
         max_crop: Largest crop; above 1 it reaches beyond the picture.
@@ -46,6 +61,8 @@ class TrainConfig:
         letterbox: Share of the samples that are seen whole, letterboxed as the service does it.
         paste: Share of the pictures with person labels that get small figures pasted in, cut out of masked photos.
         validate_every: Steps between validations.
+        select_by: Metric of the validation by which the best checkpoint, `best.pt`, is chosen; `loss` is the loss of
+            held-out pictures seen whole.
         checkpoint_every: Steps between checkpoints.
         sources: Relative chance of each source of samples.
     """
@@ -56,17 +73,27 @@ class TrainConfig:
     encoder_sha256: str
     network_weights: str = ""
     network_sha256: str = ""
+    starts_from: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
     seed: int
     steps: int
     batch: int
     sizes: tuple[Size, ...]
     final_sizes: tuple[Size, ...]
     final_steps: int
+    optimizer: Optimizer = "adamw"
+    adam_eps: float = 1e-8
     lr: float
     encoder_lr: float
     weight_decay: float
     clip_norm: float
     warmup_steps: int
+    schedule: ScheduleName = "cosine"
+    lr_floor: float = 0.01
+    cycle_steps: int = 1000
+    poly_power: float = 0.9
+    plateau_factor: float = 0.1
+    plateau_patience: int = 10
     ema_decay: float
     bf16: bool
     min_crop: float
@@ -76,6 +103,7 @@ class TrainConfig:
     letterbox: float = 0.0
     paste: float = 0.0
     validate_every: int
+    select_by: Metric = "delta1"
     checkpoint_every: int
     sources: dict[str, float]
 
@@ -88,6 +116,15 @@ class TrainConfig:
                 raise TrainingError(f"size {height}x{width}: both must be multiples of 32, the encoder's stride")
         if not self.sources or min(self.sources.values()) <= 0:
             raise TrainingError("sources needs at least one entry, each with a chance above 0")
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether `value` of the metric `select_by` is better than the best so far."""
+        return best is None or (value > best if self.select_by == "delta1" else value < best)
+
+    @property
+    def needs_held_out_loss(self) -> bool:
+        """Whether validation must know the loss, not only the metrics."""
+        return self.schedule == "plateau" or self.select_by == "loss"
 
     def without(self, sources: Sequence[str]) -> Self:
         """The recipe less some of its sources; TrainingError when it does not have one of them."""
@@ -236,12 +273,32 @@ def _read_value(value: Any, wanted: Any, where: str) -> Any:
     raise TrainingError(f"{where} is {value!r}: expected {getattr(wanted, '__name__', wanted)}")
 
 
-def load_config(path: Path) -> TrainConfig:
-    """The recipe in a YAML file; TrainingError when it cannot be read or is not one."""
+def load_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
+    """The recipe in a YAML file.
+
+    Args:
+        path: The file.
+        changes: `KEY=VALUE` each, the value as in YAML: what to change for this run.
+
+    Raises:
+        TrainingError: It cannot be read, is not a recipe, or a change is not one.
+    """
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
         raise TrainingError(f"config {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise TrainingError(f"config {path}: not YAML: {str(error).splitlines()[0]}") from error
+    if isinstance(values, dict):
+        values |= dict(_read_change(change) for change in changes)
     return parse_config(values, str(path))
+
+
+def _read_change(text: str) -> tuple[str, Any]:
+    key, found, value = text.partition("=")
+    if not found:
+        raise TrainingError(f"--set {text}: expected KEY=VALUE")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise TrainingError(f"--set {text}: the value is not YAML") from error

@@ -2,93 +2,36 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from training.checkpoint import Checkpoint, adopt, load_checkpoint, load_weights, save_checkpoint, source_revision
+from training.checkpoint import Checkpoint, adopt, load_checkpoint, save_checkpoint, source_revision
 from training.config import TrainConfig
 from training.data.bank import Bank, Batch, Sampler
-from training.data.transforms import Augmentation
+from training.data.transforms import Augmentation, warp, whole_map
 from training.distributed import rank, share_batch_norm, world_size
 from training.errors import TrainingError
+from training.logs import RunLog
 from training.models import create_model
-from training.models.encoder_weights import load_encoder
+from training.models.frozen import freeze
+from training.optimizer import make_optimizer, update_ema
+from training.schedules import Schedule
+from training.start import FirstWeights, make_network
 from training.tasks import make_task
 from training.tasks.task import Task
 
-LAST = "last.pt"
+LAST, BEST = "last.pt", "best.pt"
 _MAY_CHANGE = {"steps", "final_steps", "validate_every", "checkpoint_every"}
 _EXAMPLES = 6  # pictures shown at each validation
 _AHEAD = 3  # batches prepared while the network works
-
-
-def make_network(config: TrainConfig, weights: Path | None) -> nn.Module:
-    """The recipe's network with its first weights: another run's, or seeded ones with the encoder's from ImageNet."""
-    torch.manual_seed(config.seed)
-    network = create_model(config.model)
-    if config.network_weights:
-        own = Path(__file__).parent / "weights" / config.network_weights
-        path = own if own.is_file() or weights is None else weights / config.network_weights
-        load_weights(network, path, config.network_sha256)
-    elif config.encoder_weights:
-        if weights is None:
-            raise TrainingError(f"the recipe starts from {config.encoder_weights}; give its folder with --weights")
-        load_encoder(network.get_submodule("encoder"), weights / config.encoder_weights, config.encoder_sha256)
-    return network
-
-
-def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.AdamW:
-    """AdamW with encoder and rest at their own rates, and decay on convolution weights only."""
-    groups = []
-    encoder = {id(parameter) for parameter in _encoder_parameters(network)}
-    for in_encoder in (True, False):
-        for decays in (True, False):
-            parameters = [
-                p for p in network.parameters() if (id(p) in encoder) == in_encoder and (p.ndim > 1) == decays
-            ]
-            peak = config.encoder_lr if in_encoder else config.lr
-            groups.append(
-                {
-                    "params": parameters,
-                    "lr": peak,
-                    "peak_lr": peak,
-                    "weight_decay": config.weight_decay if decays else 0.0,
-                }
-            )
-    return torch.optim.AdamW(groups)
-
-
-def _encoder_parameters(network: nn.Module) -> Iterable[nn.Parameter]:
-    parameters: Iterable[nn.Parameter] = network.encoder_parameters()  # type: ignore[operator]  # every network has it
-    return parameters
-
-
-def lr_factor(config: TrainConfig, step: int) -> float:
-    """Share of the peak rate at a step: linear warm-up, then cosine to zero."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-@torch.no_grad()
-def update_ema(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Moves the averaged weights and norm statistics towards the network's; faster in the first steps."""
-    decay = min(decay, (1 + step) / (10 + step))
-    current = network.state_dict()
-    for key, value in average.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(current[key], 1 - decay)
-        else:
-            value.copy_(current[key])
+_LOG_EVERY = 20  # steps
 
 
 def _batches(config: TrainConfig, sampler: Sampler, first: int) -> Iterator[Batch]:
@@ -108,12 +51,18 @@ def _batches(config: TrainConfig, sampler: Sampler, first: int) -> Iterator[Batc
             yield batch
 
 
-def _parallel(network: nn.Module, task: Task) -> nn.Module:
-    forward = task.forward(network)
+def _parallel(forward: nn.Module) -> nn.Module:
     if world_size() == 1:
         return forward
     share_batch_norm(forward)
     return nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False)
+
+
+def _beside(network: nn.Module, forward: nn.Module) -> dict[str, Any]:
+    """State of what learns along in `forward` and is not the network's."""
+    if forward is network:
+        return {}
+    return {name: value for name, value in forward.state_dict().items() if not name.startswith("network.")}
 
 
 @dataclass
@@ -123,49 +72,64 @@ class Run:
     network: nn.Module
     average: nn.Module
     optimizer: torch.optim.AdamW
-    step: int
-    metrics: dict[str, float]
+    schedule: Schedule
     task: Task
     forward: nn.Module
-    """What the task runs, wrapped in what averages gradients over the processes where there are several."""
+    """What the task runs: the network, or a module around it."""
+    parallel: nn.Module
+    """`forward`, or what averages its gradients over the processes."""
+    step: int
+    metrics: dict[str, float]
+    best: float | None
 
     @classmethod
-    def start(cls, config: TrainConfig, weights: Path | None, device: str = "cpu") -> "Run":
-        """A fresh run."""
-        network, task = make_network(config, weights).to(device), make_task(config)
+    def _of(cls, config: TrainConfig, network: nn.Module, task: Task) -> "Run":
+        freeze(network, config.frozen)
         average = copy.deepcopy(network).requires_grad_(False)
-        return cls(network, average, make_optimizer(config, network), 0, {}, task, _parallel(network, task))
+        forward = task.forward(network)
+        optimizer = make_optimizer(config, network, forward)
+        return cls(network, average, optimizer, Schedule(config), task, forward, _parallel(forward), 0, {}, None)
 
     @classmethod
-    def resume(cls, config: TrainConfig, path: Path, device: str = "cpu") -> "Run":
+    def start(
+        cls, config: TrainConfig, weights: Path | None, device: str = "cpu", first: FirstWeights | None = None
+    ) -> "Run":
+        """A fresh run."""
+        network = make_network(config, first or FirstWeights(weights)).to(device)
+        return cls._of(config, network, make_task(config, weights, device))
+
+    @classmethod
+    def resume(cls, config: TrainConfig, path: Path, device: str = "cpu", weights: Path | None = None) -> "Run":
         """The run of a checkpoint, which must have been made with the same recipe, apart from its length."""
         checkpoint = load_checkpoint(path)
         for key, value in config.flat().items():
             stored = checkpoint.config.flat().get(key)
             if stored != value and key not in _MAY_CHANGE:
                 raise TrainingError(f"checkpoint {path}: {key} is {stored} there, {value} in the recipe")
-        network, average = create_model(config.model).to(device), create_model(config.model).to(device)
-        average.requires_grad_(False)
-        adopt(network, checkpoint.model, f"checkpoint {path}")
-        adopt(average, checkpoint.ema, f"checkpoint {path}")
-        optimizer = make_optimizer(config, network)
-        optimizer.load_state_dict(checkpoint.optimizer)
-        task = make_task(config)
-        return cls(network, average, optimizer, checkpoint.step, checkpoint.metrics, task, _parallel(network, task))
+        run = cls._of(config, create_model(config.model).to(device), make_task(config, weights, device))
+        adopt(run.network, checkpoint.model, f"checkpoint {path}")
+        adopt(run.average, checkpoint.ema, f"checkpoint {path}")
+        if checkpoint.beside:
+            run.forward.load_state_dict(checkpoint.beside, strict=False)
+        run.optimizer.load_state_dict(checkpoint.optimizer)
+        run.schedule.adopt(checkpoint.schedule)
+        run.step, run.metrics, run.best = checkpoint.step, checkpoint.metrics, checkpoint.best
+        return run
 
     def advance(self, config: TrainConfig, batch: Batch) -> dict[str, float]:
         """One optimiser step; the parts of the loss. TrainingError when the loss is not finite."""
-        factor = lr_factor(config, self.step)
+        factor = self.schedule.factor(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        self.network.train()
-        parts = self.task.losses(self.forward, batch)
+        self.forward.train()
+        freeze(self.network, config.frozen)
+        parts = self.task.losses(self.parallel, batch)
         values = {name: float(value.detach()) for name, value in parts.items()}
         if not math.isfinite(values["loss"]):
             raise TrainingError(f"loss is {values['loss']} at step {self.step}: {values}; lower lr or look at the data")
         self.optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.forward.parameters(), config.clip_norm)
         if not math.isfinite(float(norm)):
             raise TrainingError(
                 f"gradient is {float(norm)} at step {self.step}: {values}; lower lr or look at the data"
@@ -174,6 +138,22 @@ class Run:
         update_ema(self.average, self.network, config.ema_decay, self.step)
         self.step += 1
         return values | {"lr": factor * config.lr, "gradient_norm": float(norm)}
+
+    def held_out_loss(self, config: TrainConfig, bank: Bank) -> float:
+        """Mean loss of the held-out pictures seen whole at the first size; every process takes part."""
+        self.forward.eval()
+        device = next(self.network.parameters()).device
+        total, count = 0.0, 0
+        for first in range(0, len(bank.held_out), config.batch):
+            samples, size = bank.held_out[first : first + config.batch], config.sizes[0]
+            shapes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
+            items = [warp(sample, whole_map(shape, size), size) for sample, shape in zip(samples, shapes, strict=True)]
+            with torch.no_grad():
+                parts = self.task.losses(self.forward, Batch.of(items).to(str(device)))
+            total, count = total + float(parts["loss"]) * len(items), count + len(items)
+        if not count:
+            raise TrainingError("no held-out sample: the recipe needs their loss; give more scenes")
+        return total / count
 
     def checkpoint(self, config: TrainConfig, commit: str) -> Checkpoint:
         """The present state."""
@@ -185,11 +165,22 @@ class Run:
             config,
             commit,
             self.metrics,
+            self.best,
+            self.schedule.state(),
+            _beside(self.network, self.forward),
         )
 
 
-def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resume: bool, device: str = "cpu") -> Run:
-    """Trains to the recipe's last step; writes checkpoints, TensorBoard events and validation into `out`.
+def train(
+    config: TrainConfig,
+    bank: Bank,
+    weights: Path | None,
+    out: Path,
+    resume: bool,
+    device: str = "cpu",
+    first: FirstWeights | None = None,
+) -> Run:
+    """Trains to the recipe's last step; writes checkpoints, logs and validation into `out`.
 
     With several processes (`training.distributed.processes`) each works on its share of every batch, and the first
     one writes.
@@ -197,10 +188,11 @@ def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resu
     Args:
         config: Recipe.
         bank: Samples.
-        weights: Folder with the encoder's first weights.
+        weights: Folder of published weights, an encoder's or a teacher's.
         out: Folder of the run.
         resume: Whether to go on from `out`/last.pt.
         device: `cpu` or `cuda`.
+        first: First weights; None takes what the recipe names from `weights`.
 
     Returns:
         The finished run.
@@ -209,35 +201,48 @@ def train(config: TrainConfig, bank: Bank, weights: Path | None, out: Path, resu
         TrainingError: Checkpoint of another recipe, source without samples, loss not finite.
     """
     strength = Augmentation(config.min_crop, config.max_crop, config.stretch, config.rotation_deg, config.letterbox)
-    run = Run.resume(config, out / LAST, device) if resume else Run.start(config, weights, device)
+    run = Run.resume(config, out / LAST, device, weights) if resume else Run.start(config, weights, device, first)
     bank = bank.only(run.task.wants)
     sampler = Sampler(bank, config.sources, config.seed, strength, config.paste)
-    commit, writes = source_revision(), rank() == 0
-    bar = tqdm(total=config.steps, initial=run.step, desc=config.model, unit="step", mininterval=5, disable=not writes)
-    with SummaryWriter(str(out)) if writes else nullcontext() as writer:
-        for batch in _batches(config, sampler, run.step):
-            values = run.advance(config, batch.to(device))
-            bar.update()
-            last = run.step == config.steps
-            if writer and run.step % 20 == 0:
-                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items() if name != "lr"})
-                for name, value in values.items():
-                    writer.add_scalar(f"train/{name}", value, run.step)
-            if writer and (run.step % config.validate_every == 0 or last):
-                _validate(run, bank, writer)
-            if writer and (run.step % config.checkpoint_every == 0 or last):
-                save_checkpoint(out / LAST, run.checkpoint(config, commit))
+    commit, log = source_revision(), RunLog(out, run.step) if rank() == 0 else None
+    bar = tqdm(total=config.steps, initial=run.step, desc=config.model, unit="step", mininterval=5, disable=not log)
+    for batch in _batches(config, sampler, run.step):
+        values = run.advance(config, batch.to(device))
+        bar.update()
+        last = run.step == config.steps
+        if log and (run.step % _LOG_EVERY == 0 or last):
+            bar.set_postfix({name: f"{value:.3f}" for name, value in values.items() if name != "lr"})
+            log.trained(run.step, values)
+        improved = False
+        if run.step % config.validate_every == 0 or last:
+            improved = _validate(run, config, bank, log)
+        if log and (run.step % config.checkpoint_every == 0 or last):
+            save_checkpoint(out / LAST, run.checkpoint(config, commit))
+        if log and improved:
+            save_checkpoint(out / BEST, run.checkpoint(config, commit))
     bar.close()
+    if log:
+        failures = {"broken": bank.broken, "failed": sampler.failed}
+        log.finished({"steps": run.step, "commit": commit, "metrics": run.metrics, "best": run.best} | failures)
+        log.close()
     return run
 
 
-def _validate(run: Run, bank: Bank, writer: SummaryWriter) -> None:
-    """Judges the averaged weights on the held-out scenes; numbers and example pictures go to TensorBoard."""
+def _validate(run: Run, config: TrainConfig, bank: Bank, log: RunLog | None) -> bool:
+    """Judges the averaged weights on the held-out scenes; whether they are the best so far, for the one who writes."""
+    loss = run.held_out_loss(config, bank) if config.needs_held_out_loss else None
+    if loss is not None:
+        run.schedule.validated(loss)
+    if log is None:
+        return False
     network = copy.deepcopy(run.average).cpu().eval()
-    run.metrics = run.task.metrics(network, bank.held_out)
+    run.metrics = run.task.metrics(network, bank.held_out) | ({} if loss is None else {"loss": loss})
     tqdm.write(f"step {run.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in run.metrics.items()))
-    for name, value in run.metrics.items():
-        writer.add_scalar(f"held_out/{name}", value, run.step)
+    log.validated(run.step, run.metrics)
     for index, sample in enumerate(bank.held_out[:: max(1, len(bank.held_out) // _EXAMPLES)][:_EXAMPLES]):
-        picture = run.task.panel(network, sample.image)
-        writer.add_image(f"held_out/{index}", picture, run.step, dataformats="HWC")
+        log.picture(run.step, index, run.task.panel(network, sample.image))
+    value = run.metrics.get(config.select_by)
+    if value is None or not config.is_better(value, run.best):
+        return False
+    run.best = value
+    return True

@@ -1,13 +1,18 @@
 import dataclasses
+import json
 
 import pytest
 import torch
 
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.data.bank import fill
 from training.errors import TrainingError
 from training.export import served_network
 from training.models import create_model
-from training.trainer import LAST, Run, lr_factor, make_optimizer, train, update_ema
+from training.optimizer import make_optimizer, update_ema
+from training.schedules import Schedule
+from training.start import FirstWeights
+from training.trainer import BEST, LAST, Run, train
 
 
 def same(a, b):
@@ -44,7 +49,14 @@ def test_a_resumed_run_ends_with_the_same_bits(tiny, bank, tmp_path):
 
 def test_training_writes_checkpoint_events_and_metrics(tiny, bank, tmp_path):
     run = train(tiny, bank, None, tmp_path, resume=False)
-    assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"last", "events"}
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("events.")}
+    assert names == {"last.pt", "best.pt", "train.csv", "validation.csv", "pictures", "summary.json"}
+    assert (tmp_path / "train.csv").read_text().splitlines()[0].startswith("step,loss,depth_ssi")
+    assert len((tmp_path / "validation.csv").read_text().splitlines()) == 2
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["0_0000004.jpg"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["steps"], summary["broken"], summary["failed"]) == (4, [], {})
+    assert load_checkpoint(tmp_path / BEST).best == run.best == run.metrics["delta1"]
     stored = load_checkpoint(tmp_path / LAST)
     assert stored.step == 4
     assert stored.config == tiny
@@ -125,7 +137,7 @@ def test_encoder_weights_need_their_folder(tiny):
 
 def test_rate_rises_then_falls_to_zero(tiny):
     recipe = dataclasses.replace(tiny, steps=102, final_steps=0, warmup_steps=2)
-    assert [lr_factor(recipe, step) for step in (0, 1, 2, 52, 102)] == pytest.approx([0.5, 1, 1, 0.5, 0])
+    assert [Schedule(recipe).factor(step) for step in (0, 1, 2, 52, 102)] == pytest.approx([0.5, 1, 1, 0.5, 0])
 
 
 def test_encoder_has_its_own_rate_and_biases_do_not_decay(tiny):
@@ -150,3 +162,36 @@ def test_averaged_weights_follow():
     # early steps move faster: (1 + 0) / (10 + 0) is kept
     update_ema(average, network, 0.9, step=0)
     assert average.weight.item() == pytest.approx(0.91)
+
+
+def test_parts_start_from_other_runs(tiny, tmp_path):
+    other = Run.start(dataclasses.replace(tiny, seed=7), None)
+    save_checkpoint(tmp_path / "other.pt", other.checkpoint(tiny, "abc"))
+    recipe = dataclasses.replace(tiny, starts_from=("encoder",), frozen=("encoder",))
+    with pytest.raises(TrainingError, match="give --start encoder=CHECKPOINT, or --random-weights"):
+        Run.start(recipe, None)
+    Run.start(recipe, None, first=FirstWeights(random=True))
+    with pytest.raises(TrainingError, match="the network has no such part; it has normalise, encoder"):
+        Run.start(tiny, None, first=FirstWeights(parts={"backbone": tmp_path / "other.pt"}))
+    run = Run.start(recipe, None, first=FirstWeights(parts={"encoder": tmp_path / "other.pt"}))
+    assert same(run.network.encoder.state_dict(), other.average.encoder.state_dict())
+    assert not torch.equal(run.network.decoder.narrow[0].weight, other.average.decoder.narrow[0].weight)
+
+
+def test_frozen_parts_stay_to_the_bit_and_the_rest_learns(tiny, bank, tmp_path):
+    recipe = dataclasses.replace(tiny, steps=2, final_steps=0, frozen=("encoder", "decoder.units"))
+    before = Run.start(recipe, None).network.state_dict()
+    after = train(recipe, bank, None, tmp_path, resume=False).network.state_dict()
+    frozen = [key for key in before if key.startswith(("encoder.", "decoder.units."))]
+    assert any("running_mean" in key for key in frozen)
+    assert all(torch.equal(before[key], after[key]) for key in frozen)
+    assert not torch.equal(before["decoder.narrow.0.weight"], after["decoder.narrow.0.weight"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0])
+def test_bad_depth_is_counted_not_trained_on(sample_of, value):
+    bad = sample_of(1)
+    bad.inverse_depth[3, 4] = value
+    bank = fill([("rooms", lambda: bad), ("rooms", lambda: sample_of(2))], progress=False)
+    assert bank.broken == ["rooms/1: depth that is infinite, not a number or below 0"]
+    assert bank.counts() == {"rooms": 1}

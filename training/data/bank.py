@@ -16,7 +16,7 @@ from tqdm import tqdm
 from service.contract import Size
 from training.data import person, rgbd, stereo, taught
 from training.data.pasting import cut_out, paste
-from training.data.sample import BrokenSampleError, Sample
+from training.data.sample import BrokenSampleError, Sample, checked
 from training.data.synthetic.dataset import read_scene, read_scenes
 from training.data.transforms import Augmentation, Item, jitter, view
 from training.errors import TrainingError
@@ -25,6 +25,7 @@ LONG_SIDE = 448
 """Pixels; larger pictures are reduced on loading: a little more than the largest served size, 416."""
 
 _SMALLEST = 1e-6  # 1/m: what is farther than 1000 km is as far as that
+_ATTEMPTS = 10  # samples drawn in the place of one that fails
 _HELD_OUT = 10  # one scene in ten is for validation
 
 
@@ -91,7 +92,7 @@ def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = T
     train: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for source, read in tqdm(list(readers), desc="read", unit="sample", disable=not progress):
         try:
-            sample = reduce(read())
+            sample = reduce(checked(read()))
         except BrokenSampleError as error:
             bank.broken.append(str(error))
             continue
@@ -201,6 +202,9 @@ class Sampler:
         strength: Of the augmentation.
         paste: Share of the pictures with person labels that get figures pasted in.
         cutout_sources: Sources the figures are cut out of.
+
+    Attributes:
+        failed: Samples of which no view could be made, and why.
     """
 
     def __init__(
@@ -221,6 +225,7 @@ class Sampler:
         self._seed = seed
         self._strength = strength
         self._paste = paste
+        self.failed: dict[str, str] = {}
         scenes = [samples for name in cutout_sources if name in weights for samples in bank.train[name].values()]
         self._cutouts = cut_out(sample for samples in scenes for sample in samples) if paste > 0 else []
         if paste > 0 and not self._cutouts:
@@ -229,14 +234,22 @@ class Sampler:
     def batch(self, step: int, count: int, sizes: tuple[Size, ...], rank: int = 0, world_size: int = 1) -> Batch:
         """`count` samples of step `step`, all at one of `sizes`; of these, every `world_size`-th from `rank` on."""
         size = sizes[int(np.random.default_rng((self._seed, step)).integers(len(sizes)))]
-        items = []
-        for index in range(rank, count, world_size):
-            # a generator of its own, so that no process needs to make the samples of the others
-            rng = np.random.default_rng((self._seed, step, index))
+        # a generator for each, so that no process needs to make the samples of the others
+        generators = [np.random.default_rng((self._seed, step, index)) for index in range(rank, count, world_size)]
+        return Batch.of([self._item(rng, size) for rng in generators])
+
+    def _item(self, rng: np.random.Generator, size: Size) -> Item:
+        """A random view of a random sample; one that cannot be made is noted, and another sample drawn."""
+        for _ in range(_ATTEMPTS):
             scenes = self._sources[int(rng.choice(len(self._sources), p=self._chances))]
             samples = scenes[int(rng.integers(len(scenes)))]
-            item = view(rng, samples[int(rng.integers(len(samples)))], size, self._strength)
-            if self._cutouts and (item.person >= 0).any() and rng.random() < self._paste:
-                item = paste(rng, item, self._cutouts)
-            items.append(replace(item, image=jitter(rng, item.image)))
-        return Batch.of(items)
+            sample = samples[int(rng.integers(len(samples)))]
+            try:
+                item = view(rng, sample, size, self._strength)
+                if self._cutouts and (item.person >= 0).any() and rng.random() < self._paste:
+                    item = paste(rng, item, self._cutouts)
+                return replace(item, image=jitter(rng, item.image))
+            except (cv2.error, ValueError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                self.failed[sample.name] = reason
+        raise TrainingError(f"{_ATTEMPTS} samples in a row cannot be used, last: {sample.name}: {reason}")

@@ -39,6 +39,23 @@ class Sample:
     metric: bool = False
 
 
+def checked(sample: Sample) -> Sample:
+    """`sample`, if its arrays fit together and say something.
+
+    Raises:
+        BrokenSampleError: Truth of another size than the picture, depth that is not a number or below 0, no truth.
+    """
+    size, depth, person = sample.image.shape[:2], sample.inverse_depth, sample.person
+    for truth in (depth, person):
+        if truth is not None and truth.shape != size:
+            raise BrokenSampleError(f"{sample.name}: truth of {truth.shape}, its picture {size}")
+    if depth is not None and not (np.isfinite(depth).all() and depth.min() >= 0):
+        raise BrokenSampleError(f"{sample.name}: depth that is infinite, not a number or below 0")
+    if person is None and (depth is None or not depth.any()):
+        raise BrokenSampleError(f"{sample.name}: no pixel has truth")
+    return sample
+
+
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
     """RGB uint8 (H, W, 3) of a picture file, EXIF orientation applied; BrokenSampleError when unreadable."""
     image = _imread(path, cv2.IMREAD_COLOR)

@@ -15,12 +15,13 @@ from training.evaluation import evaluate, predictor
 from training.losses import depth_loss, person_loss
 from training.models.focus_on_depth import Served
 from training.sheets import panel
+from training.tasks.task import Surroundings
 
 
 class FocusOnDepthTask:
     """Scale-and-shift-invariant depth and person segmentation, any sample that has truth for either."""
 
-    def __init__(self, config: FocusOnDepthConfig) -> None:
+    def __init__(self, config: FocusOnDepthConfig, surroundings: Surroundings) -> None:
         self._config = config
 
     def wants(self, sample: Sample) -> bool:

@@ -1,6 +1,8 @@
 """What a training objective owns; everything else of a run is the trainer's."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +11,19 @@ from torch import Tensor, nn
 
 from training.data.bank import Batch
 from training.data.sample import Sample
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a run takes place.
+
+    Attributes:
+        weights: Folder of published weights; None where none was given.
+        device: `cpu` or `cuda`.
+    """
+
+    weights: Path | None
+    device: str
 
 
 class Task(Protocol):
@@ -25,8 +40,8 @@ class Task(Protocol):
     def forward(self, network: nn.Module) -> nn.Module:
         """What runs in training: the network, or a module around it that returns what only the loss needs.
 
-        It must hold no parameters but the network's, and everything goes through its one `forward`, which is what
-        DistributedDataParallel listens to.
+        A module around it holds it as `network`; parameters of its own learn along and are not exported. Everything
+        goes through its one `forward`, which is what DistributedDataParallel listens to.
         """
         ...
 
