@@ -4,8 +4,8 @@
 one SILog term against truth and one against the teacher, or a single one against truth whose holes the teacher fills.
 Its students did worse than without a teacher. The paper does not say how the teacher's output, relative inverse depth,
 became metres; here it is brought onto the truth picture by picture first, and `unaligned` is there to compare with.
-What the paper names as future work: pair-wise distillation (Liu et al., arXiv:1903.04197, equation 2) and matching
-several layers' features (Romero et al., FitNets, arXiv:1412.6550).
+What the paper names as related and future work: pair-wise distillation (Liu et al., arXiv:1903.04197, equation 2) and
+learning from several layers of the teacher (as attention: Zagoruyko and Komodakis, arXiv:1612.03928).
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,9 +34,11 @@ def unaligned(inverse_depth: Tensor, nearest_m: float = NEAREST_M, farthest_m: f
         farthest_m: Largest.
 
     Returns:
-        float32 (B, H, W), depth in metres, within the range.
+        float32 (B, H, W), depth in metres, within the range; 0 everywhere, "no data", in a picture where the teacher
+        sees no differences.
     """
-    return 1 / inverse_depth.float().clamp(1 / farthest_m, 1 / nearest_m)
+    sees = inverse_depth.amax((1, 2), keepdim=True) > inverse_depth.amin((1, 2), keepdim=True)
+    return torch.where(sees, 1 / inverse_depth.float().clamp(1 / farthest_m, 1 / nearest_m), 0)
 
 
 def align_teacher(
@@ -128,40 +130,37 @@ def pair_wise(student: Tensor, teacher: Tensor, grid: int = 8) -> Tensor:
     return (alike[0] - alike[1]).square().mean()
 
 
-class FeatureMatch(nn.Module):
-    """Several layers' features of a student, brought to the teacher's by a 1x1 convolution each, and compared.
+def attention_transfer(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """How differently two networks look at a picture, at several layers.
 
-    The convolutions learn with the student and are thrown away with the teacher.
+    A layer's attention is the mean over channels of the squared feature, brought to length 1 over the picture. Like
+    `pair_wise` it compares no channel with a channel, so nothing has to learn beside the student.
 
     Args:
-        student: Channels of the student's features.
-        teacher: Channels of the teacher's, as many.
+        student: (B, C_i, h_i, w_i) features.
+        teacher: (B, C'_i, h'_i, w'_i) features of the same pictures, as many; their attention is averaged down, or
+            interpolated up, to the student's height and width.
+
+    Returns:
+        Scalar, 0..2: mean over layers and pictures of the squared distance of the two attentions.
+
+    Raises:
+        ValueError: Not as many features of the teacher as of the student.
     """
-
-    def __init__(self, student: Sequence[int], teacher: Sequence[int]) -> None:
-        super().__init__()
-        if len(student) != len(teacher):
-            raise ValueError(f"{len(student)} features of the student, {len(teacher)} of the teacher: give as many")
-        self.adapters = nn.ModuleList(nn.Conv2d(s, t, 1) for s, t in zip(student, teacher, strict=True))
-
-    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Compares features.
-
-        Args:
-            student: (B, C_i, h_i, w_i) each.
-            teacher: (B, C'_i, h'_i, w'_i) each, of the same pictures; resized to the student's height and width.
-
-        Returns:
-            Scalar: mean over layers of the mean squared difference, in units of the teacher's mean square.
-        """
-        losses = []
-        for adapt, s, t in zip(self.adapters, student, teacher, strict=True):
-            target = t.detach().float()
-            if target.shape[2:] != s.shape[2:]:
-                target = F.interpolate(target, size=s.shape[2:], mode="bilinear", align_corners=False)
-            difference = adapt(s).float() - target
-            losses.append(difference.square().mean() / target.square().mean().clamp(min=_EPSILON))
-        return torch.stack(losses).mean()
+    if len(student) != len(teacher):
+        raise ValueError(f"{len(student)} features of the student, {len(teacher)} of the teacher: give as many")
+    losses = []
+    for s, t in zip(student, teacher, strict=True):
+        sees = s.float().square().mean(dim=1)
+        shown = t.detach().float().square().mean(dim=1, keepdim=True)
+        height, width = sees.shape[1:]
+        if shown.shape[2] > height:
+            shown = F.adaptive_avg_pool2d(shown, (height, width))
+        elif shown.shape[2] < height:
+            shown = F.interpolate(shown, size=(height, width), mode="bilinear", align_corners=False)
+        difference = F.normalize(sees.flatten(1), dim=1) - F.normalize(shown.flatten(1), dim=1)
+        losses.append(difference.square().sum(dim=1).mean())
+    return torch.stack(losses).mean()
 
 
 @contextmanager

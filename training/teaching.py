@@ -65,7 +65,9 @@ def depth_teacher(which: str, weights: Path | None, threads: int) -> DepthTeache
         TrainingError: No such teacher, or its weights are missing.
     """
     if which.startswith(("http://", "https://")):
-        return DepthTeacher(which.rstrip("/"), False, lambda photo, _: ask_service(which.rstrip("/"), photo))
+        return DepthTeacher(
+            which.rstrip("/"), False, lambda photo, _: ask_service(which.rstrip("/"), photo.read_bytes())
+        )
     if which.endswith(".pt"):
         return DepthTeacher(which, False, _many_looks(Path(which)))
     meters = {name.lower().replace("-", "_"): meter for name, meter in METERS.items()}
@@ -98,15 +100,19 @@ def _many_looks(checkpoint: Path) -> Callable[[Path, npt.NDArray[np.uint8]], npt
     return see
 
 
-def ask_service(url: str, photo: Path) -> npt.NDArray[np.float32]:
+def ask_service(url: str, photo: bytes, kind: str = "image/jpeg") -> npt.NDArray[np.float32]:
     """What a service sees in a photo, in the values of its network.
+
+    Args:
+        url: Of the service.
+        photo: The photo's file.
+        kind: Media type of that file.
 
     Raises:
         BrokenSampleError: The service refuses the photo.
         TrainingError: No service answers there, or something else than one.
     """
-    kind = {"Content-Type": "image/jpeg"}
-    request = urllib.request.Request(f"{url}/depth?format=png16", photo.read_bytes(), kind)
+    request = urllib.request.Request(f"{url}/depth?format=png16", photo, {"Content-Type": kind})
     try:
         # The address is what the command was given.
         with urllib.request.urlopen(request, timeout=_ANSWER_TIMEOUT_S) as answer:  # nosec B310

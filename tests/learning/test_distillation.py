@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 
-from training.distillation import FeatureMatch, align_teacher, fill_unknown, pair_wise, tapped, two_terms, unaligned
+from training.distillation import (
+    align_teacher,
+    attention_transfer,
+    fill_unknown,
+    pair_wise,
+    tapped,
+    two_terms,
+    unaligned,
+)
 from training.losses import masked_error, silog
 from training.models.resnet import ResNetEncoder
 
@@ -127,24 +135,28 @@ def test_pair_wise_teaches_the_student_only():
     assert teacher.grad is None
 
 
-def test_features_are_matched_through_a_convolution_that_learns():
-    torch.manual_seed(0)
-    match = FeatureMatch((3, 5), (4, 6))
-    student, teacher = [noise(1, 3, 8, 8), noise(1, 5, 4, 4)], [noise(1, 4, 8, 8), noise(1, 6, 2, 2)]
-    first = match(student, teacher)
-    optimizer = torch.optim.Adam(match.parameters(), lr=0.02)
-    for _ in range(50):
-        optimizer.zero_grad()
-        match(student, teacher).backward()
-        optimizer.step()
-    assert match(student, teacher) < 0.5 * first
-    # in units of the teacher's own size
-    again = FeatureMatch((3,), (4,))
-    torch.nn.init.zeros_(again.adapters[0].weight)
-    torch.nn.init.zeros_(again.adapters[0].bias)
-    assert again(student[:1], [1000 * teacher[0]]).item() == pytest.approx(1)
+def test_attention_knows_where_and_not_how_much_nor_in_which_channel():
+    student = noise(2, 4, 8, 8) - 0.5
+    teacher = 30 * torch.cat((student.flip(1), student), dim=1)
+    assert float(attention_transfer([student], [teacher])) == pytest.approx(0, abs=1e-10)
+    assert float(attention_transfer([student], [noise(2, 4, 8, 8, seed=5) - 0.5])) > 0.05
+
+
+def test_attention_by_hand():
+    # the student looks left, the teacher right: two vectors of length 1 at right angles; then both look left
+    left = torch.tensor([[[[3.0, 0.0]]]], requires_grad=True)
+    right = torch.tensor([[[[0.0, 5.0], [0.0, 5.0]], [[0.0, 1.0], [0.0, 1.0]]]]).repeat_interleave(2, dim=3)
+    loss = attention_transfer([left, left], [right, right.flip(3)])
+    assert loss.item() == pytest.approx((2 + 0) / 2)
     with pytest.raises(ValueError, match="1 features of the student, 2 of the teacher"):
-        FeatureMatch((3,), (4, 6))
+        attention_transfer([left], [right, right])
+
+
+def test_attention_of_a_coarser_teacher_is_interpolated_and_teaches_the_student_only():
+    student, teacher = noise(1, 4, 8, 8).requires_grad_(), noise(1, 6, 4, 4, seed=1).requires_grad_()
+    attention_transfer([student], [teacher]).backward()
+    assert student.grad.abs().sum() > 0
+    assert teacher.grad is None
 
 
 def test_features_are_tapped_while_the_network_runs_and_no_longer():

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from training.__main__ import main
 from training.checkpoint import load_checkpoint
@@ -17,6 +18,7 @@ from training.data.taught import SUFFIX, attach_depth, describe, encode
 from training.errors import TrainingError
 from training.evaluation import predictor
 from training.export import served_network
+from training.lessons import batch_teacher
 from training.teaching import ask_service, depth_teacher, label_depth
 from training.trainer import LAST, train
 
@@ -120,11 +122,27 @@ def test_the_command_labels_photos_by_a_service_and_training_reads_them(url, ser
 
 
 def test_a_service_answers_in_the_values_of_its_network(url, photo):
-    values = ask_service(url, photo)
+    values = ask_service(url, photo.read_bytes())
     assert values.shape == (96, 128)
     assert values.dtype == np.float32
     assert values[0] == pytest.approx(OFFSET)
     assert values[-1] == pytest.approx(65535 * SCALE + OFFSET)
+
+
+def test_a_service_teaches_the_views_of_a_batch(url, service):
+    image = torch.randint(0, 256, (2, 24, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    teacher = batch_teacher(f"{url}/", None)
+    lesson = teacher(image)
+    assert lesson.features == []
+    assert lesson.inverse_depth[:, 0, 0].tolist() == pytest.approx([OFFSET] * 2)
+    assert [(path, kind) for path, kind, _ in service.asked] == [("/depth?format=png16", "image/png")] * 2
+    sent = cv2.imdecode(np.frombuffer(service.asked[1][2], np.uint8), cv2.IMREAD_COLOR)
+    assert np.array_equal(sent[..., ::-1], image[1].numpy())
+    # an answer of another size is a picture that teaches nothing, as is one that the service refuses
+    service.body = png(np.full((4, 4), 9, np.uint16))
+    assert not teacher(image).inverse_depth.any()
+    service.status = 422
+    assert not teacher(image).inverse_depth.any()
 
 
 @pytest.mark.parametrize(
