@@ -16,6 +16,7 @@ from service.admission import Admission
 from service.cache import ByteCache
 from service.clients import Clients, Keys, RateLimit
 from service.decoding.workers import DecodeWorkers
+from service.door import Door
 from service.errors import DepthlensError
 from service.gateway import EmbeddedServer, Gateway
 from service.imaging.codec import Limits
@@ -31,6 +32,8 @@ from service.routes import admin, depth, focus, health, models, segmentation
 from service.scenes import Scenes
 from service.settings import Settings
 from service.upload import UploadMemory
+
+_MODULES = (depth, segmentation, focus, models, health)
 
 _DESCRIPTION = """Depth maps, person mattes and refocused photos.
 
@@ -78,10 +81,11 @@ def create_app(
         redoc_url=None,
     )
     app.state.gateway = gateway
+    app.state.door = Door(gateway, [route for module in _MODULES for route in module.router.routes])
     app.add_middleware(RequestMiddleware, metrics=gateway.metrics)
     for kind in (DepthlensError, ImageError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle)
-    for module in (depth, segmentation, focus, models, health):
+    for module in _MODULES:
         app.include_router(module.router)
     if settings.admin_key_hashes:
         app.include_router(admin.router)

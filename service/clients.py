@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -82,6 +83,7 @@ def _shown(connection: HTTPConnection) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
+@lru_cache(_MAX_CLIENTS)
 def name_of(address: str | None) -> str:
     """One name for all the addresses that one client can choose among: an IPv6 network of 64 bits is one client.
 

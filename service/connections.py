@@ -3,6 +3,7 @@
 import resource
 from typing import Protocol
 
+from service.door import Door
 from service.errors import Overloaded
 from service.metrics import Metrics
 from service.settings import Settings
@@ -26,14 +27,16 @@ class Connections:
     Args:
         settings: the rules.
         metrics: where refusals are counted.
+        door: who is let in.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, door: Door) -> None:
         self.header_timeout_s = settings.header_timeout_s
         self.grace_s = settings.body_grace_s
         self.min_bytes_per_s = settings.min_body_bytes_per_s
         self.max_connections = raise_descriptor_limit(settings.max_connections)
         self.metrics = metrics
+        self.door = door
         self.turned_away = 0
         self._fresh: dict[Connection, None] = {}
         """Without a request yet, or any more: these give way first."""

@@ -1,5 +1,6 @@
 """What travels with one request: its id, its deadline, and the time each stage took."""
 
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from service.errors import DeadlineExceeded
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 Stage = Literal["decode", "queue", "infer", "render", "encode"]
 
@@ -41,9 +44,9 @@ class Deadline:
 
 @dataclass(slots=True)
 class RequestContext:
-    """State of one request, made by the middleware and passed to whatever works for it.
+    """State of one request, made at the door or by the middleware, and passed to whatever works for it.
 
-    `client` names who asks, for fair shares; it is neither logged nor shown.
+    `client` names who asks, for fair shares; it is neither logged nor shown. `let_in` says that the door has asked.
     """
 
     request_id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -52,6 +55,12 @@ class RequestContext:
     stage: str = "receive"
     stage_s: dict[str, float] = field(default_factory=dict)
     problem_code: str = "ok"
+    let_in: bool = False
+
+    @classmethod
+    def named(cls, request_id: str) -> "RequestContext":
+        """A new one with the id that the request has, if that is one: it goes into headers and the log."""
+        return cls(request_id=request_id) if _REQUEST_ID.fullmatch(request_id) else cls()
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:

@@ -7,6 +7,8 @@ uvicorn's h11 protocol, with the rules it lacks:
   Kestrel does with its minimum data rates (408; an answer nobody reads is cut);
 - connections are bounded: beyond `max_connections` the one that has waited longest without a request goes, as nginx
   does with its keep-alive connections, and when all are busy the new one gets 503;
+- who is not let in (`service.door`) is answered when the head is read, with nothing made for the request; its body is
+  dropped as it comes when it is not large, and the connection kept;
 - who is answered before the whole body is read gets that answer: the rest is read and dropped for a moment, since
   closing with unread bytes resets the connection and takes the answer away (nginx calls it a lingering close).
 
@@ -15,40 +17,34 @@ any other. Before that there is no handler, and the problem is written from here
 """
 
 import asyncio
-import fcntl
-import logging
 import sys
-import termios
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 import h11
-import orjson
 from uvicorn._types import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, Scope
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from service import access
 from service.connections import Connections, Pace
 from service.context import RequestContext
-from service.errors import (
-    PROBLEM_MEDIA_TYPE,
-    BadRequest,
-    DepthlensError,
-    Overloaded,
-    RequestTimeout,
-)
+from service.door import Visit
+from service.errors import BadRequest, DepthlensError, Overloaded, RequestTimeout
 from service.framing import HEAD_BYTES, BoundedConnection, Head, has_two_lengths, unreadable
-
-logger = logging.getLogger("depthlens.access")
+from service.heads import OrdinaryHead, complete_answer, ordinary
+from service.problems import written
+from service.reader import Reader
 
 _LINGER_S = 30.0
 """Longest time for which the rest of a body is dropped after its answer: nginx's. A browser reads the answer only when
 it has sent everything."""
 _QUIET_S = 2.0
 """Who sends nothing for so long is not on the way any more."""
+_KEPT_BODY_BYTES = 2**20
+"""Largest body that is read for nothing to keep a connection. A megabyte costs as much as the next connection would."""
 _TURNED_AWAY_AT_ONCE = 64
 """Connections told at the same time that there are too many; more are closed without a word."""
 
@@ -61,8 +57,7 @@ class _AnswerTransport:
 
     def write(self, data: bytes) -> None:
         """Send part of the answer."""
-        self._protocol.written_bytes += len(data)
-        self._protocol.transport.write(data)
+        self._protocol.reader.write(data)
 
     def is_closing(self) -> bool:
         """Whether nothing can be sent any more."""
@@ -82,7 +77,8 @@ class GuardedProtocol(H11Protocol):
         self._served_app = self.app
         self.app = self._guarded_app
         self.conn = BoundedConnection(h11.SERVER, HEAD_BYTES)
-        self.written_bytes = 0
+        self._visit: Visit | None = None
+        self._to_drop_bytes = 0  # of the body of a request that was turned back
         self._head = Head()
         self._waiting: asyncio.TimerHandle | None = None  # for a head, a body, or the end of a linger
         self._upload: Pace | None = None
@@ -90,9 +86,6 @@ class GuardedProtocol(H11Protocol):
         self._lingering = False
         self._heard_at = 0.0
         self._turned_away = False
-        self._answer: Pace | None = None
-        self._answer_check: asyncio.TimerHandle | None = None
-        self._answer_sent = 0
 
     # What the transport calls
 
@@ -100,6 +93,7 @@ class GuardedProtocol(H11Protocol):
         """A client has connected."""
         others = len(self.connections)
         super().connection_made(transport)
+        self.reader = Reader(self._shared, transport, self.flow)
         try:
             self._shared.enter(self, others)
         except Overloaded as error:
@@ -112,17 +106,26 @@ class GuardedProtocol(H11Protocol):
         self._shared.work(self)
         self._shared.turned_away -= self._turned_away
         self._stop_waiting()
-        if self._answer_check is not None:
-            self._answer_check.cancel()
-            self._answer_check = None
+        self.reader.forget()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the client; dropped when it has had its last answer."""
+        """Bytes of the client; dropped when it has had its answer."""
         if self._lingering or self._failure is not None:
             self._heard_at = self.loop.time()
             return
+        if self._to_drop_bytes:
+            dropped = min(len(data), self._to_drop_bytes)
+            self._drop(dropped)
+            data = data[dropped:]  # who has had his answer may have sent the next request behind
+            if not data:
+                return
+        if self.conn.their_state is h11.IDLE and not self._head.received_bytes:
+            self._visit = None
+            head = ordinary(data)
+            if head is not None and self._turned_back(head, len(data) - head.size):
+                return
         if self._upload is not None:
             self._upload.moved(len(data), self.loop.time())
         super().data_received(data)
@@ -130,7 +133,7 @@ class GuardedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """The client reads slower than the answer comes."""
         super().pause_writing()
-        self._watch_answer()
+        self.reader.watch()
 
     # What uvicorn calls
 
@@ -188,17 +191,22 @@ class GuardedProtocol(H11Protocol):
         """The server stops: a connection without a request closes."""
         if self._lingering:
             self.transport.close()
+        elif self._to_drop_bytes:
+            self._close_later()
         else:
             super().shutdown()
-        self._watch_answer()
+        self.reader.watch()
 
     def timeout_keep_alive_handler(self) -> None:
         """No further request came."""
         super().timeout_keep_alive_handler()
-        self._watch_answer()
+        self.reader.watch()
 
     async def _guarded_app(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        self.cycle.transport = _AnswerTransport(self)  # type: ignore[assignment]
+        self.cycle.transport = _AnswerTransport(self)  # type: ignore[assignment]  # what a cycle uses of one
+        if self._visit is not None:
+            scope["state"]["context"] = self._visit.context
+            self._visit = None  # the next request of this connection may come without being asked
 
         async def receive_in_time() -> ASGIReceiveEvent:
             if self._upload is not None and (self.flow.read_paused or self.cycle.waiting_for_100_continue):
@@ -243,7 +251,7 @@ class GuardedProtocol(H11Protocol):
             self._close_later()
         else:
             self.transport.close()
-            self._watch_answer()
+            self.reader.watch()
 
     def _unread(self) -> bool:
         return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
@@ -290,26 +298,58 @@ class GuardedProtocol(H11Protocol):
         self.cycle.keep_alive = False
         self.cycle.message_event.set()
 
+    def _turned_back(self, head: OrdinaryHead, received: int) -> bool:
+        """Whether the request is not let in, and has been told so; `received` bytes have come behind its head."""
+        start = time.perf_counter()
+        self._visit = visit = self._shared.door.ask(head, self.client)
+        if visit is None or visit.error is None:
+            return False
+        self._unset_keepalive_if_required()
+        close = (
+            not head.keep
+            or head.body_bytes > _KEPT_BODY_BYTES
+            or received > head.body_bytes  # who does not wait for answers may have sent thousands, all to be refused
+        )
+        self._write(visit.error, visit.context, close=close)
+        seconds = time.perf_counter() - start
+        method = head.method.decode()
+        access.record(self._shared.metrics, visit.context, method, visit.route, visit.error.status, seconds)
+        if close:
+            self._close_later()
+            return True
+        self._stop_waiting()
+        self._to_drop_bytes = head.body_bytes
+        self._drop(received)
+        if self._to_drop_bytes:
+            self._shared.leave(self)
+            self._linger(self._heard_at + _LINGER_S)
+        return True
+
+    def _drop(self, received: int) -> None:
+        """So many bytes have come behind the head of a request that was turned back."""
+        self._heard_at = self.loop.time()
+        self._to_drop_bytes -= received
+        if not self._to_drop_bytes:
+            self._stop_waiting()
+            self._shared.work(self)
+            self._shared.rest(self)
+            super().on_response_complete()
+
     def _refuse(self, error: DepthlensError) -> None:
-        """Answer where there is no handler, and close."""
+        """Answer where there is not even a request, and close."""
         self._shared.closed(error.code)
-        context = RequestContext()
-        body = orjson.dumps(error.problem(context.request_id))
-        lines = [
-            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
-            f"content-type: {PROBLEM_MEDIA_TYPE}",
-            f"content-length: {len(body)}",
-            f"x-request-id: {context.request_id}",
-            "connection: close",
-        ]
-        if error.retry_after_s is not None:
-            lines.append(f"retry-after: {error.retry_after_s:.0f}")
-        answer = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-        self.written_bytes += len(answer)
-        self.transport.write(answer)
-        self._shared.metrics.requests.labels("unmatched", str(error.status), error.code).inc()
-        logger.info("- unmatched %s %s id=%s", error.status, error.code, context.request_id)
+        context = RequestContext(problem_code=error.code)
+        self._write(error, context, close=True)
+        access.record(self._shared.metrics, context, "-", "unmatched", error.status, 0.0)
         self._close_later()
+
+    def _write(self, error: DepthlensError, context: RequestContext, *, close: bool) -> None:
+        headers, body = written(error, context.request_id)
+        headers["X-Request-Id"] = context.request_id
+        if close:
+            headers["Connection"] = "close"
+        answer = complete_answer(error.status, headers, self.server_state.default_headers, body)
+        self.reader.write(answer)
 
     def _close_later(self) -> None:
         """Say no more, and close when the client does, or after a moment."""
@@ -329,34 +369,4 @@ class GuardedProtocol(H11Protocol):
             self._wait(close_at - now, partial(self._linger, until))
         else:
             self.transport.close()
-            self._watch_answer()
-
-    def _watch_answer(self) -> None:
-        """Look now and then whether the client takes what waits for it."""
-        if self._answer_check is None and self.transport.get_write_buffer_size():
-            self._answer = Pace(self._shared, self.loop.time())
-            self._answer_sent = self._sent_bytes()
-            self._answer_check = self.loop.call_later(self._shared.grace_s / 4, self._check_answer)
-
-    def _sent_bytes(self) -> int:
-        """Bytes of answers that the client's side has acknowledged: the loop is told of room in large steps only."""
-        unsent = bytearray(4)
-        with suppress(OSError, AttributeError):  # the connection is over, or no TCP
-            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, unsent)
-        waiting = int.from_bytes(unsent, sys.byteorder)
-        return self.written_bytes - self.transport.get_write_buffer_size() - waiting
-
-    def _check_answer(self) -> None:
-        assert self._answer
-        self._answer_check = None
-        if not (self.flow.write_paused or self.transport.is_closing()):
-            return
-        now = self.loop.time()
-        sent = self._sent_bytes()
-        self._answer.moved(sent - self._answer_sent, now)
-        self._answer_sent = sent
-        if now >= self._answer.until:
-            self._shared.closed("slow_reader")
-            self.transport.abort()
-            return
-        self._answer_check = self.loop.call_later(self._shared.grace_s / 4, self._check_answer)
+            self.reader.watch()

@@ -1,21 +1,15 @@
 """The outermost layer: request id, timing headers, metrics and the access log of every request."""
 
-import logging
-import re
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import access
 from service.context import RequestContext
 from service.metrics import Metrics
 from service.problems import problem_response
-
-logger = logging.getLogger("depthlens.access")
-
-_LOGGED_METHOD = 20
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
 class RequestMiddleware:
@@ -30,9 +24,9 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        context = RequestContext(request_id=given) if _REQUEST_ID.fullmatch(given) else RequestContext()
-        scope.setdefault("state", {})["context"] = context
+        state = scope.setdefault("state", {})
+        context = state.get("context") or RequestContext.named(Headers(scope=scope).get("x-request-id", ""))
+        state["context"] = context
         start = time.perf_counter()
         status = 0
 
@@ -57,18 +51,4 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        self._metrics.requests.labels(route, str(status), context.problem_code).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
-        for stage, stage_seconds in context.stage_s.items():
-            self._metrics.stage_seconds.labels(stage).observe(stage_seconds)
-        if status == 499:
-            self._metrics.cancelled.labels(context.stage).inc()
-        logger.info(
-            "%s %s %s %s %.1fms id=%s",
-            scope["method"][:_LOGGED_METHOD],  # any token is one
-            route,
-            status,
-            context.problem_code,
-            seconds * 1000,
-            context.request_id,
-        )
+        access.record(self._metrics, context, scope["method"], route, status, seconds)

@@ -70,13 +70,18 @@ def problem_response(error: Exception, request: Request) -> Response:
     if ours.status >= 500 and not isinstance(ours, Overloaded):  # under overload the access log says it often enough
         cause = error if ours.status == 500 else None
         logger.error("request %s: %s %s", context.request_id, ours.code, ours.detail, exc_info=cause)
-    headers = {"Content-Type": PROBLEM_MEDIA_TYPE, **ours.headers}
-    if ours.retry_after_s is not None:
-        headers["Retry-After"] = str(math.ceil(ours.retry_after_s))
+    headers, body = written(ours, context.request_id)
     if isinstance(error, HTTPException) and error.headers:
         headers |= dict(error.headers)
-    body = orjson.dumps(ours.problem(context.request_id), default=str)
     return Response(body, status_code=ours.status, headers=headers)
+
+
+def written(error: DepthlensError, request_id: str) -> tuple[dict[str, str], bytes]:
+    """Headers and body of the answer for an error, the same wherever it is answered."""
+    headers = {"Content-Type": PROBLEM_MEDIA_TYPE, **error.headers}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    return headers, orjson.dumps(error.problem(request_id), default=str)
 
 
 async def handle(request: Request, error: Exception) -> Response:

@@ -74,7 +74,7 @@ def make_server(app: FastAPI) -> GatewayServer:
     """The server of an application of `create_app` behind the guarded HTTP edge; needs a running loop."""
     gateway: Gateway = app.state.gateway
     settings = gateway.settings
-    protocol = partial(GuardedProtocol, Connections(settings, gateway.metrics))
+    protocol = partial(GuardedProtocol, Connections(settings, gateway.metrics, app.state.door))
     config = uvicorn.Config(
         app,
         http=cast(type[asyncio.Protocol], protocol),  # h11: httptools takes headers of any size

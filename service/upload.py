@@ -157,7 +157,7 @@ async def read_parts(request: Request, max_bytes: int, share: UploadShare, maps:
     """The files of a request, counted in `share` as they come; none when the body is empty.
 
     Args:
-        request: not yet read.
+        request: not yet read; `check_head` has let it pass.
         max_bytes: the largest body.
         share: what this request holds of the memory for all.
         maps: fields a form may have beside the photo. A form with still others is refused: one of them may be
@@ -166,21 +166,11 @@ async def read_parts(request: Request, max_bytes: int, share: UploadShare, maps:
     Raises:
         Overloaded: all bodies together would hold more memory than allowed.
         TooManyRequests: this client's bodies would.
-        UnsupportedMedia: a content type or encoding that carries no image.
-        TooLarge: more than `max_bytes`, declared or received.
+        UnsupportedMedia: a content type that carries no image.
+        TooLarge: more than `max_bytes` received.
         BadRequest: a multipart body that cannot be parsed, has a field twice or one that is not known.
         ClientLeft: the client went during the upload.
     """
-    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower()
-    if encoding not in ("", "identity"):
-        raise UnsupportedMedia(
-            "Compressed request bodies are not read; send the image file as it is, without Content-Encoding.",
-            code="unsupported_encoding",
-            field="Content-Encoding",
-            value=encoding[:40],
-            limit="identity",
-        )
-    _check_declared_length(request, max_bytes, share)
     content_type = request.headers.get("content-type", "application/octet-stream").split(";")[0].strip().lower()
     try:
         if content_type == "multipart/form-data":
@@ -199,8 +189,24 @@ async def read_parts(request: Request, max_bytes: int, share: UploadShare, maps:
     )
 
 
-def _check_declared_length(request: Request, max_bytes: int, share: UploadShare) -> None:
-    """Before anything is read: a client that asked with `Expect: 100-continue` need not send what is refused."""
+def check_head(request: Request, max_bytes: int, share: UploadShare) -> None:
+    """What can be said of a body before any of it is read: nobody need send what is refused.
+
+    Raises:
+        UnsupportedMedia: a content encoding.
+        TooLarge: more than `max_bytes` declared.
+        BadRequest: the length is no number.
+        Overloaded, TooManyRequests: see `UploadShare.check_room`.
+    """
+    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMedia(
+            "Compressed request bodies are not read; send the image file as it is, without Content-Encoding.",
+            code="unsupported_encoding",
+            field="Content-Encoding",
+            value=encoding[:40],
+            limit="identity",
+        )
     declared = request.headers.get("content-length")
     if declared is None:
         return

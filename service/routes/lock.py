@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from service.clients import KEY_HEADER
 from service.gateway import Gateway
+from service.upload import check_head
 
 KEYS = [
     Security(APIKeyHeader(name=KEY_HEADER, auto_error=False, description="where keys are set")),
@@ -31,20 +32,23 @@ class LockedRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
-            self.guard(request.app.state.gateway, request)
+            if not request.state.context.let_in:
+                self.guard(request.app.state.gateway, request)
             return await handle(request)
 
         return guarded
 
     def guard(self, gateway: Gateway, request: Request) -> None:
-        """Raise for a request that is not to be handled."""
+        """Raise for a request that is not to be handled; asked at the door where there is one (`service.door`)."""
         request.state.context.client = gateway.clients.identify(request)
 
 
 class PhotoRoute(LockedRoute):
-    """A route that works on a photo; raises as `Gateway.admit`, too."""
+    """A route that works on a photo; raises as `Gateway.admit` and `check_head`, too."""
 
     def guard(self, gateway: Gateway, request: Request) -> None:
         """Raise for a request that is not to be handled."""
         super().guard(gateway, request)
         gateway.admit(request)
+        with gateway.uploads.share(request.state.context.client) as share:
+            check_head(request, gateway.settings.max_body_bytes, share)

@@ -1,9 +1,11 @@
 """A gateway on a fake client: the same application, without a Triton behind it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fakes import FakeDepthClient, encoded, picture
+from running import RunningGateway
 from starlette.testclient import TestClient
 
 from service.app import create_app
@@ -29,3 +31,17 @@ def gateway(settings: Settings, client_of_triton: FakeDepthClient) -> Iterator[T
 @pytest.fixture
 def photo() -> bytes:
     return encoded(picture())
+
+
+@pytest.fixture
+def start(client_of_triton: FakeDepthClient) -> Iterator[Callable[..., RunningGateway]]:
+    """Starts gateways on the fake client, behind the real edge; they end with the test."""
+    running = []
+
+    def begin(**settings: Any) -> RunningGateway:
+        running.append(RunningGateway(client_of_triton, **settings))
+        return running[-1]
+
+    yield begin
+    for gateway in running:
+        gateway.close()

@@ -25,19 +25,6 @@ PHOTO = encoded(picture())
 Start = Callable[..., RunningGateway]
 
 
-@pytest.fixture
-def start(client_of_triton: FakeDepthClient) -> Iterator[Start]:
-    running = []
-
-    def begin(**settings: Any) -> RunningGateway:
-        running.append(RunningGateway(client_of_triton, **settings))
-        return running[-1]
-
-    yield begin
-    for gateway in running:
-        gateway.close()
-
-
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[RunningGateway]:
     """Ordinary settings, for what is refused at once."""

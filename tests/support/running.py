@@ -1,5 +1,6 @@
 """The gateway as `depthlens serve` runs it, on the fake client, in a thread of this process; and raw sockets to it."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -29,6 +30,7 @@ class RunningGateway:
         assert self._listening.wait(10)
 
     async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.server = make_server(self.app)
         self.server.config.callback_notify = self._notify
         self.server.config.timeout_notify = 0
