@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 ROOT = Path(__file__).parents[2]
@@ -133,6 +134,19 @@ def rss_mb(pid: int) -> float:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES / 1e6
     except OSError:
         return 0.0
+
+
+def processor_s(pid: int) -> float:
+    """Processor time that this process and those below it have used so far, in seconds."""
+    return sum(_own_processor_s(each) for each in (pid, *descendants(pid)))
+
+
+def _own_processor_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -6,14 +6,24 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.process import processor_s
+
 _SCRIPT = Path(__file__).with_name("load.js")
 _START_S = 30.0
 """For k6 to start and to stop, on a busy machine."""
+_MARK = b"the load"
+"""In the lines of load.js between which processor time counts: starting 600 VUs costs seconds of it."""
+_K6 = "k6"
+_Moment = tuple[float, dict[str, float]]
+"""`time.monotonic()` seconds, and the processor time of each process by then."""
+_FRUGAL = {"GOMAXPROCS": "1", "GOGC": "off", "GOMEMLIMIT": "3GiB"}
+"""What k6 needs is taken from what it measures: half of that was collecting garbage, on all processors."""
 
 
 class LoadError(Exception):
@@ -83,6 +93,8 @@ class Load:
         unhelpful: shed without a `Retry-After` of a second or more.
         unsent: due, but `vus` were under way already; of all streams together.
         seconds: the whole run, last answers included.
+        k6_cpu_s: processor time of k6 in these seconds; of all streams together.
+        cpu_s: that of each process watched, and of all below it.
     """
 
     ok: Times
@@ -91,6 +103,8 @@ class Load:
     unhelpful: int
     unsent: int
     seconds: float
+    k6_cpu_s: float
+    cpu_s: Mapping[str, float]
 
     @property
     def sent(self) -> int:
@@ -98,8 +112,19 @@ class Load:
         return self.ok.count + self.shed.count + self.failed.count
 
 
-async def load(photo: bytes, streams: Mapping[str, Stream]) -> dict[str, Load]:
-    """Run all streams at once; LoadError when k6 cannot."""
+async def load(
+    photo: bytes, streams: Mapping[str, Stream], watched: Mapping[str, int] | None = None
+) -> dict[str, Load]:
+    """Run all streams at once.
+
+    Args:
+        photo: what every request posts.
+        streams: by name.
+        watched: pids by name, whose processor time is taken while the load lasts.
+
+    Raises:
+        LoadError: k6 cannot.
+    """
     with tempfile.TemporaryDirectory(prefix="depthlens-load-") as name:
         directory = Path(name)
         plan, out, picture = directory / "plan.json", directory / "out.json", directory / "photo"
@@ -110,22 +135,38 @@ async def load(photo: bytes, streams: Mapping[str, Stream]) -> dict[str, Load]:
         process = await asyncio.create_subprocess_exec(
             _binary(),
             *("run", "--quiet", "--no-usage-report", "--no-color", "--address", "", str(_SCRIPT)),
-            env={"PATH": os.environ["PATH"], "HOME": name, "PLAN": str(plan), "OUT": str(out)},
+            env={"PATH": os.environ["PATH"], "HOME": name, "PLAN": str(plan), "OUT": str(out), **_FRUGAL},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
+        clocks = {**(watched or {}), _K6: process.pid}
         try:
             async with asyncio.timeout(max(each.seconds + each.timeout_s for each in streams.values()) + _START_S):
-                said, _ = await process.communicate()
+                said, moments = await _follow(process, clocks)
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        if process.returncode or not out.exists():
-            raise LoadError(said.decode(errors="replace")[-2000:])
+        if process.returncode or not out.exists() or len(moments) != 2:
+            raise LoadError(said)
         seen = json.loads(out.read_text())
-    return {key: _read(seen, key) for key in streams}
+    (start, before), (end, after) = moments
+    spent_s = {name: after[name] - before[name] for name in clocks}
+    return {key: _read(seen, key, end - start, spent_s) for key in streams}
+
+
+async def _follow(process: asyncio.subprocess.Process, clocks: Mapping[str, int]) -> tuple[str, list[_Moment]]:
+    """What k6 says until it ends, and the moments of its marks."""
+    assert process.stdout
+    said = b""
+    moments = []
+    async for line in process.stdout:
+        said += line
+        if _MARK in line:
+            moments.append((time.monotonic(), {name: processor_s(pid) for name, pid in clocks.items()}))
+    await process.wait()
+    return said.decode(errors="replace")[-2000:], moments
 
 
 def _binary() -> str:
@@ -136,7 +177,7 @@ def _binary() -> str:
     return found
 
 
-def _read(seen: Mapping[str, Any], name: str) -> Load:
+def _read(seen: Mapping[str, Any], name: str, seconds: float, spent_s: Mapping[str, float]) -> Load:
     metrics = seen["metrics"]
 
     def times(kind: str) -> Times:
@@ -154,5 +195,7 @@ def _read(seen: Mapping[str, Any], name: str) -> Load:
         failed=times("failed"),
         unhelpful=counted(f"{name}_unhelpful"),
         unsent=counted("dropped_iterations"),
-        seconds=seen["ms"] / 1000,
+        seconds=seconds,
+        k6_cpu_s=spent_s[_K6],
+        cpu_s={who: each_s for who, each_s in spent_s.items() if who != _K6},
     )
