@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from training.checkpoint import adopt, load_checkpoint
+from training.checkpoint import adopt, load_checkpoint, load_weights
 from training.data.sample import BrokenSampleError
 from training.distillation import tapped
 from training.errors import TrainingError
@@ -84,28 +84,54 @@ class PictureTeacher:
             return np.zeros(picture.shape[:2], np.float32)
 
 
-def batch_teacher(which: str, weights: Path | None, device: str = "cpu", threads: int = 1) -> BatchTeacher:
-    """The teacher of a name or an address.
+def batch_teacher(
+    which: str, weights: Path | None, device: str = "cpu", threads: int = 1, sha256: str = ""
+) -> BatchTeacher:
+    """The teacher of a name, a file or an address.
 
     Args:
-        which: The `.pt` file of a checkpoint, `meter_kitti`, `meter_nyu`, or `http://host:port` of a running service.
-        weights: Folder of the METER networks, and of a checkpoint whose path does not lead to it.
-        device: `cpu` or `cuda`; of a checkpoint.
+        which: A network of this package, as the `.pt` file of a checkpoint or a `.safetensors` file of weights alone,
+            of `training/weights` for instance; `meter_kitti`, `meter_nyu`; `http://host:port` of a running service.
+        weights: Folder of the METER networks, and of files whose path does not lead to them.
+        device: `cpu` or `cuda`; of a network of this package.
         threads: Of a METER network.
+        sha256: Of a `.safetensors` file.
 
     Raises:
-        TrainingError: No such teacher, or its weights are missing.
+        TrainingError: No such teacher, or its weights are missing or others.
     """
     if which.endswith(".pt"):
-        path = Path(which)
-        checkpoint = load_checkpoint(path if path.is_file() or weights is None else weights / which)
+        checkpoint = load_checkpoint(_found(which, weights))
         network = create_model(checkpoint.config.model)
         adopt(network, checkpoint.ema, f"checkpoint {which}")
+        return NetworkTeacher(network.to(device))
+    if which.endswith(".safetensors"):
+        path = _found(which, weights)
+        network = create_model(_model_of(path))
+        load_weights(network, path, sha256)
         return NetworkTeacher(network.to(device))
     if which.startswith(("http://", "https://")):
         return PictureTeacher(lambda picture: _ask(which.rstrip("/"), picture))
     see = depth_teacher(which, weights, threads).see
     return PictureTeacher(lambda picture: see(Path(), picture))
+
+
+def _found(which: str, weights: Path | None) -> Path:
+    """The file of that path, of that name in `training/weights` or in the folder `weights`, whichever there is."""
+    places = [Path(which), Path(__file__).parent / "weights" / which]
+    places += [weights / which] if weights is not None else []
+    return next((path for path in places if path.is_file()), places[-1])
+
+
+def _model_of(path: Path) -> str:
+    """Name of the network whose weights a file of `save_weights` holds."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return str((file.metadata() or {}).get("model"))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise TrainingError(f"teacher weights {path}: not readable: {str(error).splitlines()[0]}") from error
 
 
 def _ask(url: str, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

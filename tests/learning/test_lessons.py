@@ -1,15 +1,20 @@
 import dataclasses
+import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import training
 from training.data.sample import BrokenSampleError
 from training.distillation import align_teacher
 from training.errors import TrainingError
 from training.lessons import NetworkTeacher, PictureTeacher, batch_teacher
 from training.models import create_model
 from training.trainer import LAST, train
+
+WEIGHTS = Path(training.__file__).parent / "weights"
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +67,18 @@ def test_a_checkpoint_teaches_with_its_averaged_weights(image, tiny, bank, tmp_p
     for teacher in (batch_teacher(str(tmp_path / LAST), None), batch_teacher(LAST, tmp_path)):
         with torch.no_grad():
             assert torch.equal(teacher(image).inverse_depth, average(image)[0])
+
+
+def test_committed_weights_teach_by_their_name(image):
+    name = "focus_on_depth.safetensors"
+    digest = hashlib.sha256((WEIGHTS / name).read_bytes()).hexdigest()
+    lesson = batch_teacher(name, None, sha256=digest)(image)
+    assert lesson.inverse_depth.shape == (2, 64, 96)
+    assert len(lesson.features) == 5
+    with pytest.raises(TrainingError, match=f"SHA-256 is {digest}, the recipe pins 0"):
+        batch_teacher(name, None, sha256="0")
+    with pytest.raises(TrainingError, match=r"teacher weights none.safetensors: not readable"):
+        batch_teacher("none.safetensors", Path())
 
 
 def test_a_teacher_that_is_not_there_is_named(tmp_path):
