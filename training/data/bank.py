@@ -161,6 +161,7 @@ class Batch:
         person: float32 (B, H, W), as in `Item`.
         shift_known: bool (B,), as in `Item`.
         metric: bool (B,), as in `Item`.
+        base_depths_m: float32 (B, K, H, W), as in `Item`; None unless all of them have some.
     """
 
     image: Tensor
@@ -168,6 +169,7 @@ class Batch:
     person: Tensor
     shift_known: Tensor
     metric: Tensor
+    base_depths_m: Tensor | None = None
 
     @property
     def depth_m(self) -> Tensor:
@@ -177,17 +179,20 @@ class Batch:
 
     def to(self, device: str) -> "Batch":
         """The same on `device`."""
-        return Batch(*(getattr(self, name).to(device) for name in Batch.__dataclass_fields__))
+        values = (getattr(self, name) for name in Batch.__dataclass_fields__)
+        return Batch(*(None if value is None else value.to(device) for value in values))
 
     @classmethod
     def of(cls, items: list[Item]) -> "Batch":
         """Items of one size, stacked."""
+        bases = [item.base_depths_m.transpose(2, 0, 1) for item in items if item.base_depths_m is not None]
         return cls(
             torch.from_numpy(np.stack([item.image for item in items])),
             torch.from_numpy(np.stack([item.inverse_depth for item in items])),
             torch.from_numpy(np.stack([item.person for item in items])),
             torch.tensor([item.shift_known for item in items]),
             torch.tensor([item.metric for item in items]),
+            torch.from_numpy(np.stack(bases)) if len(bases) == len(items) else None,
         )
 
 

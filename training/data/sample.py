@@ -27,6 +27,7 @@ class Sample:
         person: uint8 (H, W), how much of the pixel shows a person, 255 all, 0 nothing; 127 ignore; None without truth.
         shift_known: Whether `inverse_depth` 0 is infinitely far; a stored colour map has lost its shift.
         metric: Whether `inverse_depth` is in 1/m, so that 1 / `inverse_depth` is depth in metres.
+        base_depths_m: float16 (H, W, K), what K base networks said of it (`training.stacking`), metres; None = nothing.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Sample:
     person: npt.NDArray[np.uint8] | None = None
     shift_known: bool = False
     metric: bool = False
+    base_depths_m: npt.NDArray[np.float16] | None = None
 
 
 def checked(sample: Sample) -> Sample:

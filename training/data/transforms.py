@@ -29,6 +29,7 @@ class Item:
         person: float32 (H, W), probability 0..1, -1 = no label.
         shift_known: As in `Sample`.
         metric: As in `Sample`.
+        base_depths_m: float32 (H, W, K), as in `Sample`; None without.
     """
 
     image: npt.NDArray[np.uint8]
@@ -36,6 +37,7 @@ class Item:
     person: npt.NDArray[np.float32]
     shift_known: bool = False
     metric: bool = False
+    base_depths_m: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,10 @@ def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item
         share = move(sample.person / np.float32(PERSON), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
         unknown = move((sample.person == IGNORE).astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, 1.0)
         person = np.where(unknown > 0.01, np.float32(NO_LABEL), share)
-    return Item(image, depth, person, sample.shift_known, sample.metric)
+    bases = None
+    if sample.base_depths_m is not None:
+        bases = move(sample.base_depths_m.astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    return Item(image, depth, person, sample.shift_known, sample.metric, bases)
 
 
 def jitter(rng: np.random.Generator, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
