@@ -16,7 +16,8 @@ from training.errors import TrainingError
 from training.importers import depth_anything as depth_anything_names
 from training.importers import dpt as dpt_names
 from training.importers.layout import read_state, translate
-from training.models import depth_anything, dpt, positions
+from training.importers.networks import IMPORTERS
+from training.models import create_model, depth_anything, dpt, positions
 from training.models.focus_on_depth import Normalise
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed (group dev)")
@@ -64,6 +65,15 @@ def pictures(height: int, width: int, count: int = 2) -> torch.Tensor:
 
 def pixels(image: torch.Tensor, mean=HALF, std=HALF) -> torch.Tensor:
     return Normalise(mean, std)(image)
+
+
+def as_in_files(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What transformers 5 calls q_proj in memory is query in the files it writes, as it was before."""
+    words = {"q": "attention.query", "k": "attention.key", "v": "attention.value", "o": "output.dense"}
+    return {
+        re.sub(r"attention\.([qkvo])_proj", lambda m: f"attention.{words[m[1]]}", name): value
+        for name, value in state.items()
+    }
 
 
 def merged(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -192,11 +202,11 @@ def depth_anything_oracle(image_size=518, hidden=384, layers=12, heads=6, out=(3
         neck_hidden_sizes=necks or [48, 96, 192, 384],
         fusion_hidden_size=width,
     )
-    return randomise(transformers.DepthAnythingForDepthEstimation(config))
+    return transformers.DepthAnythingForDepthEstimation(config)
 
 
 def tiny_depth_anything():
-    return depth_anything_oracle(70, 32, 4, 2, (1, 2, 3, 4), [8, 16, 24, 32], 16)
+    return randomise(depth_anything_oracle(70, 32, 4, 2, (1, 2, 3, 4), [8, 16, 24, 32], 16))
 
 
 def dinov2_rule(oracle):
@@ -219,7 +229,7 @@ def dinov2_rule(oracle):
 
 
 def test_depth_anything_small_is_the_published_network(tmp_path):
-    oracle = depth_anything_oracle()
+    oracle = randomise(depth_anything_oracle())
     network, published = both(
         oracle, depth_anything.depth_anything_v2_small, depth_anything_names.LAYOUTS, TO_DEPTH_ANYTHING, tmp_path
     )
@@ -310,6 +320,56 @@ def test_dpt_hybrid(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- sizes and mistakes
+
+LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "backbone_out_indices": [5, 11, 17, 23],
+    "neck_hidden_sizes": [256, 512, 1024, 1024],
+}
+
+
+def large_dpt():
+    return transformers.DPTForDepthEstimation(transformers.DPTConfig(**LARGE))
+
+
+def hybrid_dpt():
+    config = transformers.DPTConfig(is_hybrid=True, neck_hidden_sizes=[256, 512, 768, 768])
+    return transformers.DPTForDepthEstimation(config)
+
+
+def large_dpt_for_people():
+    config = transformers.DPTConfig(**LARGE, num_labels=150, use_batch_norm_in_fusion_residual=True)
+    return transformers.DPTForSemanticSegmentation(config)
+
+
+def base_depth_anything():
+    return depth_anything_oracle(hidden=768, heads=12, necks=[96, 192, 384, 768], width=128)
+
+
+def large_depth_anything():
+    return depth_anything_oracle(518, 1024, 24, 16, (5, 12, 18, 24), [256, 512, 1024, 1024], 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "oracle", "rules"),
+    [
+        ("depth_anything_v2_base", base_depth_anything, TO_DEPTH_ANYTHING),
+        ("depth_anything_v2_large", large_depth_anything, TO_DEPTH_ANYTHING),
+        ("dpt_large", large_dpt, TO_DPT),
+        ("dpt_hybrid", hybrid_dpt, TO_DPT),
+        ("dpt_large_ade20k", large_dpt_for_people, TO_DPT),
+    ],
+)
+def test_names_and_shapes_of_the_large_networks(name, oracle, rules):
+    with torch.device("meta"):
+        state, network = oracle().state_dict(), create_model(name)
+    state = as_in_files(state)
+    for layout in (state, renamed(state, rules)):
+        translate(layout, network, IMPORTERS[name], name)
+
 
 UNIT = 2 * (256 * 256 * 9 + 256)  # first residual unit of the coarsest fusion, which has nothing to be added to
 DEPTH_ANYTHING_UNIT = {64: 73_856, 128: 295_168, 256: UNIT}
