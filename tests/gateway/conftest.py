@@ -45,3 +45,11 @@ def start(client_of_triton: FakeDepthClient) -> Iterator[Callable[..., RunningGa
     yield begin
     for gateway in running:
         gateway.close()
+
+
+@pytest.fixture(scope="module")
+def edge() -> Iterator[RunningGateway]:
+    """A gateway with ordinary settings behind the real edge, for what is refused at once."""
+    running = RunningGateway(FakeDepthClient(), max_body_bytes=2_000_000)
+    yield running
+    running.close()

@@ -113,3 +113,11 @@ def until(condition: Callable[[], bool], within_s: float = 10.0) -> float:
         assert time.monotonic() - start < within_s, f"it did not happen within {within_s} s"
         time.sleep(0.005)
     return time.monotonic() - start
+
+
+def all_is_over(gateway: RunningGateway) -> None:
+    """Nothing of any request is left."""
+    until(lambda: gateway.metric("depthlens_connections") == 0)
+    until(lambda: gateway.app.state.gateway.uploads.used_bytes == 0)
+    until(lambda: gateway.metric("depthlens_inflight") == 0)
+    until(lambda: not gateway.server.server_state.tasks)
