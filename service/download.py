@@ -92,9 +92,12 @@ class Download:
 
     def _check_present(self) -> None:
         found = file_sha256(self.target)
-        if self.sha256 is None or found != self.sha256:
-            expected = f"not {self.sha256}" if self.sha256 else "which nobody has confirmed"
-            raise DownloadError(f"{self.target} is there already, but its SHA-256 is {found}, {expected}: move it away")
+        if self.sha256 is None:
+            raise DownloadError(f"{self.target} is there already; if you trust {found}, say so with --sha256")
+        if found != self.sha256:
+            raise DownloadError(
+                f"{self.target} is there already, but its SHA-256 is {found}, not {self.sha256}: move it away"
+            )
 
     def _lock(self, file: BinaryIO) -> None:
         try:

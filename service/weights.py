@@ -21,8 +21,8 @@ class Weights:
     """One published file.
 
     Attributes:
-        name: For the command line, and what `python -m training import --as` calls the network, see `network`.
-        network: In `training.models`.
+        name: For the command line.
+        network: What `python -m training import --as` calls it.
         file: Name it is kept under.
         url: On its authors' host; empty when they offer no direct address.
         size_bytes: Of the file; None = not known here.
@@ -168,7 +168,7 @@ def pull(name: str, folder: Path, sha256: str = "", url: str = "") -> str:
         url: Of a mirror; the digest stays the catalogue's.
 
     Returns:
-        One line for the user.
+        What is there now, and what to do with it.
 
     Raises:
         DownloadError: See `service.download`; or no such entry, no address, or a digest that contradicts the catalogue.
@@ -188,7 +188,10 @@ def pull(name: str, folder: Path, sha256: str = "", url: str = "") -> str:
     with _Bar(entry.file) as bar:
         fetched = Download(url or entry.url, target, entry.sha256 or wanted or None, entry.sha256_begins).run(bar.show)
     terms = entry.license + (" (not for commercial use)" if "-NC-" in entry.license else "")
-    return f"{target}: {'fetched' if fetched else 'there already'}, SHA-256 as expected; license {terms}"
+    return (
+        f"{target}: {'fetched' if fetched else 'there already'}, SHA-256 as expected; license {terms}\n"
+        f"next: python -m training import --weights {target} --as {entry.network} --out runs/{entry.network}.pt"
+    )
 
 
 def _megabytes(count: int) -> str:

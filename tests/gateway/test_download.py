@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import re
 import resource
@@ -257,6 +258,8 @@ def test_an_unknown_digest_keeps_nothing_until_the_user_names_it(host, get, tmp_
     assert names(tmp_path)[0] == "a.pt.part"
     assert get(sha256=DIGEST).path.read_bytes() == CONTENT
     assert len(host.seen) == 2  # the second learnt only that nothing was left to come
+    with pytest.raises(DownloadError, match=f"is there already; if you trust {DIGEST}, say so with --sha256"):
+        get(sha256=None)
 
 
 def test_an_unknown_digest_with_a_known_beginning(host, get, tmp_path):
@@ -304,6 +307,18 @@ def test_pull_refuses_other_bytes_than_the_catalogue_pins(host, tmp_path, capsys
     assert error.startswith("depthlens: ")
     assert "715fade13be8" in error
     assert [path.name for path in tmp_path.iterdir()] == ["depth_anything_v2_vits.pth.rejected"]
+
+
+def test_pull_keeps_what_the_catalogue_pins_and_says_what_is_next(host, tmp_path, capsys, monkeypatch):
+    entry = dataclasses.replace(CATALOGUE["depth_anything_v2_base"], sha256=DIGEST)
+    monkeypatch.setattr("service.weights.CATALOGUE", {entry.name: entry})
+    for said in ("fetched", "there already"):
+        assert pull(host, tmp_path, entry.name) == 0
+        first, second = capsys.readouterr().out.splitlines()
+        assert said in first
+        assert first.endswith("license CC-BY-NC-4.0 (not for commercial use)")
+        assert f"import --weights {tmp_path / entry.file} --as depth_anything_v2_base --out runs/" in second
+    assert (tmp_path / entry.file).read_bytes() == CONTENT
 
 
 def test_pull_shows_how_far_it_is(host, tmp_path, capsys):

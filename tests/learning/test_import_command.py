@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from service.weights import CATALOGUE
 from training.__main__ import main
 from training.checkpoint import load_checkpoint
 from training.errors import TrainingError
@@ -30,6 +31,10 @@ def imported(published, tmp_path, name="depth_anything_v2_tiny"):
 
 def test_every_importer_has_a_network():
     assert set(IMPORTERS) <= set(MODELS)
+
+
+def test_what_can_be_pulled_can_be_imported():
+    assert {entry.network for entry in CATALOGUE.values()} - {"focus_on_depth_vit_base"} <= set(IMPORTERS)
 
 
 def test_a_published_file_becomes_a_checkpoint_that_says_where_it_is_from(published, tmp_path, capsys):
