@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from training.data.sample import Sample
 
 _DRAWN = 6  # scenes on the sheet
+_NEAR_SHARE = 0.95  # of their pixels that are judged: beyond 10 m there is nothing to be seen
 _SHEET, _PLOTS = "mono_pictures.png", "mono.png"
 _JUDGED = "judged.json"
 
@@ -108,7 +109,7 @@ def _results(
     import torch
 
     from training.comparison import drawing
-    from training.comparison.judging import depth_predictor, truth_of
+    from training.comparison.judging import depth_predictor, metres_share, truth_of
     from training.comparison.latency import interleaved
     from training.comparison.page import Results
     from training.comparison.runs import load_network
@@ -119,8 +120,8 @@ def _results(
     with torch.inference_mode():
         runs = {name: partial(network, image) for name, network in networks.items()}
         taken = interleaved(runs, arguments.rounds, title="milliseconds")
-    scenes = samples["scenes"]
-    shown = scenes[:: max(1, len(scenes) // _DRAWN)][:_DRAWN]
+    near = [sample for sample in samples["scenes"] if metres_share(sample) > _NEAR_SHARE] or samples["scenes"]
+    shown = near[:: max(1, len(near) // _DRAWN)][:_DRAWN]
     drawn = {name: (depth_predictor(network, size), judged[name].output) for name, network in networks.items()}
     drawing.draw_sheet(shown, drawn, arguments.page.with_name(_SHEET))
     drawing.draw_plots(judged, taken, arguments.page.with_name(_PLOTS))

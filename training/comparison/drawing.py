@@ -111,7 +111,9 @@ def draw_plots(judged: Mapping[str, Judged], taken: Mapping[str, Latency], path:
     Networks that give no metres are only in the second, after alignment.
     """
     pyplot = _pyplot()
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 0.32 * len(judged) + 2.2), width_ratios=(1, 1.1))
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(11, max(4.0, 0.32 * len(judged) + 2.2)), width_ratios=(1, 1.1)
+    )
     for name, one in judged.items():
         row = one.mean("scenes", IN_METRES)
         if row and name in taken:

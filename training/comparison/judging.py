@@ -122,6 +122,11 @@ def truth(data: Path, scenes: Path, most: int) -> dict[str, list[Sample]]:
     return {"scenes": [read_scene(path) for path in chosen], "real": real}
 
 
+def metres_share(sample: Sample) -> float:
+    """Share of a picture's pixels that are judged in metres."""
+    return float(PROTOCOLS[IN_METRES].valid(depth_m_of(sample)).mean())
+
+
 def truth_of(samples: dict[str, list[Sample]], size: Size) -> str:
     """What scores depend on beside the network, in words: they are made anew when it changes."""
     said = [f"{len(found)} of {kind}: {found[0].name} to {found[-1].name}" for kind, found in samples.items()]

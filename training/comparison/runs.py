@@ -12,11 +12,13 @@ from typing import NoReturn
 from torch import nn
 from tqdm import tqdm
 
-from training.checkpoint import adopt, load_checkpoint
+from training.checkpoint import Checkpoint, adopt, load_checkpoint, save_checkpoint, source_revision
+from training.comparison.plan import STARTS
 from training.config import TrainConfig, load_config
 from training.errors import TrainingError
 from training.export import file_sha256
 from training.models import create_model
+from training.start import FirstWeights, make_network
 
 LAST = "last.pt"
 LOG = "train.log"
@@ -35,13 +37,13 @@ class System:
         recipe: The YAML file; the system is called after it.
         config: What it says.
         folder: Of the run.
-        needs: Names of the systems whose checkpoints it starts from or learns of.
+        starts: Part of its network -> name of the system it starts from.
     """
 
     recipe: Path
     config: TrainConfig
     folder: Path
-    needs: tuple[str, ...] = ()
+    starts: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -76,41 +78,36 @@ def load_network(system: System) -> nn.Module:
     return network.eval()
 
 
-def systems(recipes: Sequence[Path], out: Path) -> list[System]:
+def systems(recipes: Sequence[Path], out: Path, starts: Mapping[str, Mapping[str, str]] = STARTS) -> list[System]:
     """The systems of some recipes, each after those it needs.
 
-    A recipe needs another when one of its values names that one's checkpoint, as in `.../NAME/last.pt`.
+    Args:
+        recipes: YAML files.
+        out: Folder of the runs.
+        starts: See `STARTS`.
 
     Raises:
-        TrainingError: A recipe cannot be read, two share a name, or they need each other in a circle.
+        TrainingError: A recipe cannot be read, two share a name, one that is needed is not among them, or they need
+            each other in a circle.
     """
     found: dict[str, System] = {}
-    names = {path.stem for path in recipes}
     for path in recipes:
         if path.stem in found:
             raise TrainingError(f"two recipes are called {path.stem}: {found[path.stem].recipe} and {path}")
         config = load_config(path)
-        needs = tuple(sorted(_named(config.flat()) & names - {path.stem}))
-        found[path.stem] = System(path, config, out / path.stem, needs)
+        found[path.stem] = System(path, config, out / path.stem, starts.get(path.stem, {}))
+    for system in found.values():
+        missing = sorted(set(system.starts.values()) - set(found))
+        if missing:
+            raise TrainingError(f"{system.name} starts from {', '.join(missing)}: give their recipes too")
     ordered: dict[str, System] = {}
     while len(ordered) < len(found):
-        ready = [s for s in found.values() if s.name not in ordered and set(s.needs) <= set(ordered)]
+        ready = [s for s in found.values() if s.name not in ordered and set(s.starts.values()) <= set(ordered)]
         if not ready:
             circle = sorted(set(found) - set(ordered))
             raise TrainingError(f"recipes need each other in a circle: {', '.join(circle)}")
         ordered |= {system.name: system for system in ready}
     return list(ordered.values())
-
-
-def _named(value: object) -> set[str]:
-    """Names of runs whose checkpoints are named anywhere in a recipe's values."""
-    if isinstance(value, Mapping):
-        return set().union(*(_named(entry) for entry in value.values()))
-    if isinstance(value, list | tuple):
-        return set().union(*(_named(entry) for entry in value))
-    if isinstance(value, str) and value.endswith(f"/{LAST}"):
-        return {Path(value).parent.name}
-    return set()
 
 
 @dataclass
@@ -151,11 +148,15 @@ def train_all(ordered: Sequence[System], arguments: Sequence[str], jobs: int) ->
     try:
         while waiting or running:
             for system in list(waiting):
-                lost = [name for name in system.needs if name in failed]
-                blocked = any(name == other.name for name in system.needs for other in _open(waiting, running))
+                lost = sorted({name for name in system.starts.values() if name in failed})
+                unfinished = {other.name for other in (*waiting, *(one.system for one in running))}
+                blocked = bool(unfinished & set(system.starts.values()))
                 if lost:
                     failed[system.name] = f"needs {', '.join(lost)}"
                     waiting.remove(system)
+                elif not blocked and not system.config.steps:
+                    waiting.remove(system)
+                    _assemble(system)
                 elif not blocked and len(running) < jobs:
                     waiting.remove(system)
                     running.append(_start(system, arguments))
@@ -177,16 +178,29 @@ def train_all(ordered: Sequence[System], arguments: Sequence[str], jobs: int) ->
     return failed
 
 
-def _open(waiting: Sequence[System], running: Sequence[_Running]) -> list[System]:
-    return [*waiting, *(one.system for one in running)]
+def _parts(system: System) -> dict[str, Path]:
+    return {part: system.folder.parent / name / LAST for part, name in system.starts.items()}
+
+
+def _assemble(system: System) -> None:
+    """Writes the checkpoint of a recipe of 0 steps."""
+    network = make_network(system.config, FirstWeights(parts=_parts(system)))
+    state = network.state_dict()
+    save_checkpoint(system.checkpoint, Checkpoint(0, state, state, {}, system.config, source_revision(), {}))
+    (system.folder / DONE).write_text(file_sha256(system.recipe) + "\n")
 
 
 def _start(system: System, arguments: Sequence[str]) -> _Running:
     system.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "training", "train", "--config", str(system.recipe), "--out", str(system.folder)]
-    resume = ["--resume"] if system.checkpoint.is_file() else []
+    resumed = system.checkpoint.is_file()
+    more = (
+        ["--resume"]
+        if resumed
+        else [word for part, path in _parts(system).items() for word in ("--start", f"{part}={path}")]
+    )
     with (system.folder / LOG).open("ab") as log:
-        process = subprocess.Popen([*command, *arguments, *resume], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen([*command, *arguments, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     return _Running(system, process, tqdm(total=system.config.steps, desc=system.name, unit="step"))
 
 
