@@ -113,6 +113,15 @@ def test_depth_is_positive_and_of_the_size_of_the_picture_and_everything_learns(
     assert network.output == "depth_m"
 
 
+def test_the_student_is_small_and_learns_everywhere():
+    network = create_model("cnn_student").train()
+    assert sum(p.numel() for p in network.parameters()) < 21_500_000  # MiDaS-small has 21 million
+    depth_m = network(pictures(2, 64, 64))
+    assert depth_m.shape == (2, 64, 64)
+    depth_m.square().mean().backward()
+    assert [key for key, p in network.named_parameters() if p.grad is None] == []
+
+
 def test_the_second_stage_has_the_encoder_of_the_first():
     first, second = create_model("cnn_transformer_tiny_cnn"), create_model("cnn_transformer_tiny")
     second.encoder.load_state_dict(first.encoder.state_dict())

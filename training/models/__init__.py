@@ -7,6 +7,7 @@ from torch import nn
 
 from training.errors import TrainingError
 from training.models.cnn_transformer import (
+    cnn_student,
     cnn_transformer,
     cnn_transformer_cnn,
     cnn_transformer_resnet50,
@@ -122,6 +123,7 @@ MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
             focus_on_depth_vit_base,
             resnet50_encoder_decoder,
             resnet50_encoder_decoder_tiny,
+            cnn_student,
             cnn_transformer,
             cnn_transformer_cnn,
             cnn_transformer_resnet50,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from training.errors import TrainingError
 from training.models.focus_on_depth import Decoder, Head, Normalise
 from training.models.resnet import IMAGENET, ResNetEncoder
+from training.models.timm_encoder import TimmEncoder
 from training.models.vit import Read
 
 
@@ -138,6 +139,8 @@ class CnnTransformer(nn.Module):
         return self.decode(self.features(image))
 
 
+# (mean, std) the weights of EfficientNet-Lite were trained with
+_LITE = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 _VIT, _VIT_TINY = "vit_base_patch16_224", "vit_tiny_patch16_224"
 _WIDTHS, _NARROW = (256, 256, 256, 256), (16, 16, 16, 16)  # of the decoder; 256 is the reference's
 
@@ -195,3 +198,10 @@ def cnn_transformer_tiny() -> CnnTransformer:
 def cnn_transformer_tiny_cnn() -> CnnTransformer:
     """Its first stage."""
     return _cnn("resnet10t", _NARROW, 8)
+
+
+def cnn_student() -> CnnTransformer:
+    """The paper's small network, in the manner of MiDaS-small: EfficientNet-Lite3, 64 to 512 channels from 1/4 on."""
+    encoder = TimmEncoder("tf_efficientnet_lite3")
+    decoder = Decoder(encoder.channels, (32, 64, 128, 256, 512), single=1)
+    return CnnTransformer(Normalise(*_LITE), encoder, nn.Identity(), decoder, Head(decoder.width, 32))
