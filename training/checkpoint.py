@@ -30,7 +30,6 @@ class Checkpoint:
         metrics: Last validation, by name.
         best: Of the metric `select_by`, over all validations.
         schedule: State of the schedule.
-        beside: State of parameters that learned along but are not the network's.
     """
 
     step: int
@@ -42,7 +41,6 @@ class Checkpoint:
     metrics: dict[str, float]
     best: float | None = None
     schedule: dict[str, Any] = field(default_factory=dict)
-    beside: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

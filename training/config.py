@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args, get_origin
@@ -30,8 +30,8 @@ class TrainConfig:
         network_weights: File of `training/weights` or of the weights folder the whole network starts from; empty =
             the encoder's weights alone.
         network_sha256: Of that file.
-        starts_from: Parts of the network (names of modules, `all` for the whole) whose first weights are another run's,
-            given with `--start PART=CHECKPOINT`; without them the run is refused, unless with `--random-weights`.
+        starts_from: Checkpoints of other runs, relative to this run's folder, by the part of the network (name of a
+            module, `all` for the whole) that starts from them; `--start PART=CHECKPOINT` gives others.
         frozen: Parts of the network (names of modules) that stay as they are, with the statistics of their batch norm.
         seed: Of initial weights, order of samples and augmentation.
         steps: Optimiser steps in all.
@@ -73,7 +73,7 @@ class TrainConfig:
     encoder_sha256: str
     network_weights: str = ""
     network_sha256: str = ""
-    starts_from: tuple[str, ...] = ()
+    starts_from: dict[str, str] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     seed: int
     steps: int
@@ -172,6 +172,57 @@ class FocusOnDepthConfig(TrainConfig):
             raise TrainingError(f"trim is {self.trim}: it must be at least 0 and below 1")
 
 
+MetricLoss = Literal["silog", "rmse", "mse", "l1"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricDepthConfig(TrainConfig):
+    """Depth in metres (`training.tasks.metric_depth`).
+
+    Attributes:
+        loss_form: Loss against truth, in `training.losses`.
+        nearest_m: Truth that is nearer does not count.
+        farthest_m: Truth that is farther does not count; beyond all, the sky.
+        chamfer_weight: Of the distance of AdaBins' bins from the true depths; 0 for networks without bins.
+    """
+
+    loss_form: MetricLoss = "silog"
+    nearest_m: float = 1e-3
+    farthest_m: float = 10.0
+    chamfer_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot work together."""
+        super().__post_init__()
+        if not 0 < self.nearest_m < self.farthest_m:
+            raise TrainingError(f"nearest_m is {self.nearest_m}: it must be above 0 and below farthest_m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig(MetricDepthConfig):
+    """Depth in metres from truth and a teacher (`training.tasks.distillation`); the loss is SILog.
+
+    Attributes:
+        teacher: Weights of a network of this package, or another teacher, as `training.lessons.batch_teacher` takes.
+        teacher_sha256: Of that file; empty where it is of a run of one's own.
+        alignment: How the teacher's inverse depth becomes metres: `per_picture` by truth, or `none`.
+        target: `both` truth and teacher, a term each, or one `filled`: truth, and the teacher where it has holes.
+        truth_weight: Of the term against truth, filled or not.
+        teacher_weight: Of the term against the teacher.
+        pair_wise_weight: Of the pair-wise likeness of the coarsest features.
+        attention_weight: Of the likeness of several layers' attention.
+    """
+
+    teacher: str
+    teacher_sha256: str = ""
+    alignment: Literal["per_picture", "none"] = "per_picture"
+    target: Literal["both", "filled"] = "both"
+    truth_weight: float = 1.0
+    teacher_weight: float = 0.5
+    pair_wise_weight: float = 0.0
+    attention_weight: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImportedConfig(TrainConfig):
     """No recipe, but where a network's published weights come from (`training.importers`); the rest is not known.
@@ -204,7 +255,7 @@ class ImportedConfig(TrainConfig):
     rotation_deg: float = 0.0
     validate_every: int = 0
     checkpoint_every: int = 0
-    sources: dict[str, float] = dataclasses.field(default_factory=dict)
+    sources: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Nothing is to be refused: nothing is trained with it."""
@@ -215,7 +266,12 @@ class ImportedConfig(TrainConfig):
 
 
 CONFIGS: MappingProxyType[str, type[TrainConfig]] = MappingProxyType(
-    {"focus_on_depth": FocusOnDepthConfig, "imported": ImportedConfig}
+    {
+        "focus_on_depth": FocusOnDepthConfig,
+        "metric_depth": MetricDepthConfig,
+        "distillation": DistillationConfig,
+        "imported": ImportedConfig,
+    }
 )
 """By the `task` of a recipe."""
 
@@ -239,7 +295,7 @@ def parse_config(values: Any, origin: str) -> TrainConfig:
         raise TrainingError(f"{origin}: task is {task!r}: expected {' or '.join(CONFIGS)}")
     kind = CONFIGS[task]
     fields = {f.name: f.type for f in dataclasses.fields(kind)}
-    needed = {f.name for f in dataclasses.fields(kind) if f.default is MISSING}
+    needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is MISSING}
     unknown, missing = sorted(set(values) - set(fields)), sorted(needed - set(values))
     if unknown:
         raise TrainingError(f"{origin}: unknown key {', '.join(unknown)}; known: {', '.join(fields)}")
@@ -262,6 +318,8 @@ def _read_value(value: Any, wanted: Any, where: str) -> Any:
     try:
         if wanted == dict[str, float]:
             return {str(key): float(chance) for key, chance in value.items()}
+        if wanted == dict[str, str]:
+            return {str(part): str(path) for part, path in value.items()}
         if wanted == tuple[str, ...] and isinstance(value, list | tuple):
             return tuple(str(entry) for entry in value)
         if wanted == tuple[Size, ...]:

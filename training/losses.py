@@ -243,6 +243,15 @@ def silog(prediction: Tensor, target: Tensor, alpha: float = 10.0, variance_focu
         return torch.stack(values).mean() if values else prediction.float().sum() * 0.0
 
 
+def counted(target: Tensor) -> int:
+    """Pictures that `silog` counts.
+
+    Args:
+        target: (B, H, W) depth, metres, 0 = no data.
+    """
+    return int(((target > 0).sum((1, 2)) >= _MIN_VALID).sum())
+
+
 def masked_error(prediction: Tensor, target: Tensor, form: Literal["mse", "l1"] = "mse") -> Tensor:
     """Squared or absolute error of metric depth where there is truth.
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from training.config import TrainConfig
+from training.errors import TrainingError
 
 _OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
@@ -16,17 +17,16 @@ def encoder_parameters(network: nn.Module) -> Iterable[nn.Parameter]:
     return parameters
 
 
-def make_optimizer(config: TrainConfig, network: nn.Module, forward: nn.Module | None = None) -> torch.optim.AdamW:
+def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.AdamW:
     """The recipe's optimiser: encoder and rest at their own rates, decay on convolution weights only.
 
-    Args:
-        config: Recipe.
-        network: With an `encoder_parameters`; what needs no gradient is left out.
-        forward: What the task runs, where it has parameters beside the network's; they learn like a decoder's.
+    What needs no gradient is left out; TrainingError when nothing is left.
     """
     groups = []
     encoder = {id(parameter) for parameter in encoder_parameters(network)}
-    learning = [p for p in (forward or network).parameters() if p.requires_grad]
+    learning = [p for p in network.parameters() if p.requires_grad]
+    if not learning:
+        raise TrainingError("frozen leaves nothing to learn")
     for in_encoder in (True, False):
         for decays in (True, False):
             parameters = [p for p in learning if (id(p) in encoder) == in_encoder and (p.ndim > 1) == decays]

@@ -20,11 +20,16 @@ _QUALITY = 82  # JPEG
 def panel(predict: Predictor, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Photo, inverse depth (bright = near) and the photo darkened where nobody is, uint8 (h, 3 w, 3) RGB."""
     inverse, person = predict(image)
+    people = (image * (0.2 + 0.8 * person[..., None])).astype(np.uint8)
+    return np.hstack([depth_panel(image, inverse), _cell(people)])
+
+
+def depth_panel(image: npt.NDArray[np.uint8], inverse: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Photo and inverse depth (bright = near) of the same size, uint8 (h, 2 w, 3) RGB."""
     low, high = np.percentile(inverse, (0.5, 99.5))
     scaled = (np.clip((inverse - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
     depth = cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    people = (image * (0.2 + 0.8 * person[..., None])).astype(np.uint8)
-    return np.hstack([_cell(image), _cell(depth.astype(np.uint8, copy=False)), _cell(people)])
+    return np.hstack([_cell(image), _cell(depth.astype(np.uint8, copy=False))])
 
 
 def _cell(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

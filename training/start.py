@@ -32,20 +32,20 @@ class FirstWeights:
     random: bool = False
 
 
-def make_network(config: TrainConfig, first: FirstWeights) -> nn.Module:
+def make_network(config: TrainConfig, first: FirstWeights, folder: Path = Path()) -> nn.Module:
     """The recipe's network with its first weights, seeded where they are random.
 
+    Args:
+        config: Recipe.
+        first: What the command line says.
+        folder: Of the run; paths of other runs' checkpoints in the recipe begin there.
+
     Raises:
-        TrainingError: Weights that the recipe asks for are not given, or are another network's.
+        TrainingError: Weights that the recipe asks for are missing, or are another network's.
     """
     torch.manual_seed(config.seed)
     network = create_model(config.model)
     if not first.random:
-        missing = [part for part in config.starts_from if part not in first.parts]
-        if missing:
-            raise TrainingError(
-                f"the recipe starts from other runs: give --start {missing[0]}=CHECKPOINT, or --random-weights"
-            )
         if config.network_weights:
             own = Path(__file__).parent / "weights" / config.network_weights
             path = own if own.is_file() or first.folder is None else first.folder / config.network_weights
@@ -54,7 +54,13 @@ def make_network(config: TrainConfig, first: FirstWeights) -> nn.Module:
             if first.folder is None:
                 raise TrainingError(f"the recipe starts from {config.encoder_weights}; give its folder with --weights")
             load_encoder(network.get_submodule("encoder"), first.folder / config.encoder_weights, config.encoder_sha256)
-    for part, path in first.parts.items():
+    named = {} if first.random else {part: folder / path for part, path in config.starts_from.items()}
+    for part, path in (named | dict(first.parts)).items():
+        if not path.is_file():
+            raise TrainingError(
+                f"{config.model} starts from another run's {path}, which is not there: train that first, give "
+                f"--start {part}=CHECKPOINT, or --random-weights"
+            )
         _take(network, part, path)
     return network
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -58,13 +57,6 @@ def _parallel(forward: nn.Module) -> nn.Module:
     return nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False)
 
 
-def _beside(network: nn.Module, forward: nn.Module) -> dict[str, Any]:
-    """State of what learns along in `forward` and is not the network's."""
-    if forward is network:
-        return {}
-    return {name: value for name, value in forward.state_dict().items() if not name.startswith("network.")}
-
-
 @dataclass
 class Run:
     """Everything that changes while training."""
@@ -87,16 +79,21 @@ class Run:
         freeze(network, config.frozen)
         average = copy.deepcopy(network).requires_grad_(False)
         forward = task.forward(network)
-        optimizer = make_optimizer(config, network, forward)
+        optimizer = make_optimizer(config, network)
         return cls(network, average, optimizer, Schedule(config), task, forward, _parallel(forward), 0, {}, None)
 
     @classmethod
     def start(
-        cls, config: TrainConfig, weights: Path | None, device: str = "cpu", first: FirstWeights | None = None
+        cls,
+        config: TrainConfig,
+        weights: Path | None,
+        device: str = "cpu",
+        first: FirstWeights | None = None,
+        folder: Path = Path(),
     ) -> "Run":
-        """A fresh run."""
-        network = make_network(config, first or FirstWeights(weights)).to(device)
-        return cls._of(config, network, make_task(config, weights, device))
+        """A fresh run; `folder` is its own, where relative paths of checkpoints begin."""
+        network = make_network(config, first or FirstWeights(weights), folder).to(device)
+        return cls._of(config, network, make_task(config, weights, device, folder))
 
     @classmethod
     def resume(cls, config: TrainConfig, path: Path, device: str = "cpu", weights: Path | None = None) -> "Run":
@@ -106,11 +103,9 @@ class Run:
             stored = checkpoint.config.flat().get(key)
             if stored != value and key not in _MAY_CHANGE:
                 raise TrainingError(f"checkpoint {path}: {key} is {stored} there, {value} in the recipe")
-        run = cls._of(config, create_model(config.model).to(device), make_task(config, weights, device))
+        run = cls._of(config, create_model(config.model).to(device), make_task(config, weights, device, path.parent))
         adopt(run.network, checkpoint.model, f"checkpoint {path}")
         adopt(run.average, checkpoint.ema, f"checkpoint {path}")
-        if checkpoint.beside:
-            run.forward.load_state_dict(checkpoint.beside, strict=False)
         run.optimizer.load_state_dict(checkpoint.optimizer)
         run.schedule.adopt(checkpoint.schedule)
         run.step, run.metrics, run.best = checkpoint.step, checkpoint.metrics, checkpoint.best
@@ -167,7 +162,6 @@ class Run:
             self.metrics,
             self.best,
             self.schedule.state(),
-            _beside(self.network, self.forward),
         )
 
 
@@ -201,7 +195,7 @@ def train(
         TrainingError: Checkpoint of another recipe, source without samples, loss not finite.
     """
     strength = Augmentation(config.min_crop, config.max_crop, config.stretch, config.rotation_deg, config.letterbox)
-    run = Run.resume(config, out / LAST, device, weights) if resume else Run.start(config, weights, device, first)
+    run = Run.resume(config, out / LAST, device, weights) if resume else Run.start(config, weights, device, first, out)
     bank = bank.only(run.task.wants)
     sampler = Sampler(bank, config.sources, config.seed, strength, config.paste)
     commit, log = source_revision(), RunLog(out, run.step) if rank() == 0 else None

@@ -23,32 +23,40 @@ def test_every_recipe_loads(path):
 
 
 def test_defaults_never_change():
-    trained = {name: kind for name, kind in CONFIGS.items() if name != "imported"}  # which is no recipe
-    found = {name: {f.name: f.default for f in dataclasses.fields(kind)} for name, kind in trained.items()}
-    assert {
-        name: {k: v for k, v in values.items() if v is not dataclasses.MISSING} for name, values in found.items()
-    } == {
-        "focus_on_depth": {
-            "task": "focus_on_depth",
-            "network_weights": "",
-            "network_sha256": "",
-            "starts_from": (),
-            "frozen": (),
-            "optimizer": "adamw",
-            "adam_eps": 1e-8,
-            "schedule": "cosine",
-            "lr_floor": 0.01,
-            "cycle_steps": 1000,
-            "poly_power": 0.9,
-            "plateau_factor": 0.1,
-            "plateau_patience": 10,
-            "select_by": "delta1",
-            "letterbox": 0.0,
-            "paste": 0.0,
-            "depth_form": "trimmed",
-            "log_weight": 0.0,
-        }
+    shared = {
+        "task": "focus_on_depth",
+        "network_weights": "",
+        "network_sha256": "",
+        "starts_from": {},
+        "frozen": (),
+        "optimizer": "adamw",
+        "adam_eps": 1e-8,
+        "schedule": "cosine",
+        "lr_floor": 0.01,
+        "cycle_steps": 1000,
+        "poly_power": 0.9,
+        "plateau_factor": 0.1,
+        "plateau_patience": 10,
+        "letterbox": 0.0,
+        "paste": 0.0,
+        "select_by": "delta1",
     }
+    metric = {"loss_form": "silog", "nearest_m": 1e-3, "farthest_m": 10.0, "chamfer_weight": 0.0}
+    teacher = {"teacher_sha256": "", "alignment": "per_picture", "target": "both", "truth_weight": 1.0}
+    teacher |= {"teacher_weight": 0.5}
+    own = {
+        "focus_on_depth": {"depth_form": "trimmed", "log_weight": 0.0},
+        "metric_depth": metric,
+        "distillation": metric | teacher | {"pair_wise_weight": 0.0, "attention_weight": 0.0},
+    }
+    for task, expected in own.items():
+        found = {}
+        for field in dataclasses.fields(CONFIGS[task]):
+            if field.default is not dataclasses.MISSING:
+                found[field.name] = field.default
+            elif field.default_factory is not dataclasses.MISSING:
+                found[field.name] = field.default_factory()
+        assert found == shared | expected
 
 
 def test_there_are_recipes():
@@ -67,7 +75,7 @@ def test_flat_values_make_the_same_config(tiny):
     ("change", "message"),
     [
         ({"learning_rate": 1}, "unknown key learning_rate; known: task, model"),
-        ({"task": "stacks"}, "task is 'stacks': expected focus_on_depth"),
+        ({"task": "stacks"}, "task is 'stacks': expected focus_on_depth or metric_depth"),
         ({"steps": "many"}, "steps is 'many': expected int"),
         ({"steps": True}, "steps is True"),
         ({"bf16": 1}, "bf16 is 1: expected bool"),

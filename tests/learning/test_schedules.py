@@ -75,7 +75,7 @@ def test_checkpoints_from_before_there_were_schedules_go_on(tiny, tmp_path):
     path = tmp_path / LAST
     save_checkpoint(path, Run.start(tiny, None).checkpoint(tiny, "abc"))
     values = torch.load(path, weights_only=True)
-    for key in ("best", "schedule", "beside"):
+    for key in ("best", "schedule"):
         del values[key]
     for key in ("task", "schedule", "optimizer", "frozen", "starts_from", "select_by"):
         del values["config"][key]

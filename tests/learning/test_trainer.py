@@ -167,15 +167,21 @@ def test_averaged_weights_follow():
 def test_parts_start_from_other_runs(tiny, tmp_path):
     other = Run.start(dataclasses.replace(tiny, seed=7), None)
     save_checkpoint(tmp_path / "other.pt", other.checkpoint(tiny, "abc"))
-    recipe = dataclasses.replace(tiny, starts_from=("encoder",), frozen=("encoder",))
-    with pytest.raises(TrainingError, match="give --start encoder=CHECKPOINT, or --random-weights"):
-        Run.start(recipe, None)
+    (tmp_path / "run").mkdir()
+    recipe = dataclasses.replace(tiny, starts_from={"encoder": "../other/last.pt"}, frozen=("encoder",))
+    said = r"starts from another run's .*other/last\.pt, which is not there: .* --start encoder=CHECKPOINT"
+    with pytest.raises(TrainingError, match=said):
+        Run.start(recipe, None, folder=tmp_path / "run")
     Run.start(recipe, None, first=FirstWeights(random=True))
     with pytest.raises(TrainingError, match="the network has no such part; it has normalise, encoder"):
         Run.start(tiny, None, first=FirstWeights(parts={"backbone": tmp_path / "other.pt"}))
-    run = Run.start(recipe, None, first=FirstWeights(parts={"encoder": tmp_path / "other.pt"}))
-    assert same(run.network.encoder.state_dict(), other.average.encoder.state_dict())
-    assert not torch.equal(run.network.decoder.narrow[0].weight, other.average.decoder.narrow[0].weight)
+    named = Run.start(
+        dataclasses.replace(recipe, starts_from={"encoder": "../other.pt"}), None, folder=tmp_path / "run"
+    )
+    given = Run.start(recipe, None, first=FirstWeights(parts={"encoder": tmp_path / "other.pt"}))
+    for run in (named, given):
+        assert same(run.network.encoder.state_dict(), other.average.encoder.state_dict())
+        assert not torch.equal(run.network.decoder.narrow[0].weight, other.average.decoder.narrow[0].weight)
 
 
 def test_frozen_parts_stay_to_the_bit_and_the_rest_learns(tiny, bank, tmp_path):
@@ -186,6 +192,12 @@ def test_frozen_parts_stay_to_the_bit_and_the_rest_learns(tiny, bank, tmp_path):
     assert any("running_mean" in key for key in frozen)
     assert all(torch.equal(before[key], after[key]) for key in frozen)
     assert not torch.equal(before["decoder.narrow.0.weight"], after["decoder.narrow.0.weight"])
+
+
+def test_nothing_left_to_learn_is_said(tiny):
+    frozen = ("encoder", "decoder", "depth_head", "person_head")
+    with pytest.raises(TrainingError, match="frozen leaves nothing to learn"):
+        Run.start(dataclasses.replace(tiny, frozen=frozen), None)
 
 
 @pytest.mark.parametrize("value", [float("nan"), -1.0])

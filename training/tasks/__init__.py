@@ -7,26 +7,29 @@ from typing import Any
 
 from training.config import TrainConfig
 from training.errors import TrainingError
+from training.tasks.distillation import DistillationTask
 from training.tasks.focus_on_depth import FocusOnDepthTask
+from training.tasks.metric_depth import MetricDepthTask
 from training.tasks.task import Surroundings, Task
 
 TASKS: MappingProxyType[str, Callable[[Any, Surroundings], Task]] = MappingProxyType(
-    {"focus_on_depth": FocusOnDepthTask}
+    {"focus_on_depth": FocusOnDepthTask, "metric_depth": MetricDepthTask, "distillation": DistillationTask}
 )
 """Each takes the config that `training.config.CONFIGS` has under the same name."""
 
 
-def make_task(config: TrainConfig, weights: Path | None = None, device: str = "cpu") -> Task:
+def make_task(config: TrainConfig, weights: Path | None = None, device: str = "cpu", folder: Path = Path()) -> Task:
     """The objective of a recipe.
 
     Args:
         config: Recipe.
         weights: Folder of published weights, for what an objective needs beside the network, e.g. a teacher.
         device: `cpu` or `cuda`, where the network runs.
+        folder: Of the run.
 
     Raises:
         TrainingError: It is none, such as the origin of imported weights.
     """
     if config.task not in TASKS:
         raise TrainingError(f"task {config.task} cannot be trained: expected {' or '.join(TASKS)}")
-    return TASKS[config.task](config, Surroundings(weights, device))
+    return TASKS[config.task](config, Surroundings(weights, device, folder))

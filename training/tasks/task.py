@@ -20,10 +20,17 @@ class Surroundings:
     Attributes:
         weights: Folder of published weights; None where none was given.
         device: `cpu` or `cuda`.
+        folder: Of the run; relative paths of checkpoints in recipes begin there.
     """
 
     weights: Path | None
     device: str
+    folder: Path
+
+    def found(self, name: str) -> str:
+        """The path of a file that the recipe names, if it is there seen from the run's folder; else the name itself."""
+        path = self.folder / name
+        return str(path) if path.is_file() else name
 
 
 class Task(Protocol):
@@ -40,8 +47,8 @@ class Task(Protocol):
     def forward(self, network: nn.Module) -> nn.Module:
         """What runs in training: the network, or a module around it that returns what only the loss needs.
 
-        A module around it holds it as `network`; parameters of its own learn along and are not exported. Everything
-        goes through its one `forward`, which is what DistributedDataParallel listens to.
+        It must hold no parameters but the network's, and everything goes through its one `forward`, which is what
+        DistributedDataParallel listens to.
         """
         ...
 
