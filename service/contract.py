@@ -134,7 +134,7 @@ def spec_of(config: Mapping[str, Any]) -> ModelSpec:
     """
     name = str(config["name"])
     said = {
-        key.removeprefix(PARAMETER_PREFIX): str(value["string_value"])
+        key.removeprefix(PARAMETER_PREFIX): str(value.get("string_value", ""))
         for key, value in config.get("parameters", {}).items()
         if key.startswith(PARAMETER_PREFIX)
     }

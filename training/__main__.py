@@ -105,35 +105,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(text)
 
 
-def _export(arguments: argparse.Namespace) -> None:
-    import json
-
-    import torch
-
-    from training.checkpoint import load_checkpoint
-    from training.export import Provenance, export, file_sha256, read_photos
-    from training.report import metrics_of
-
-    torch.set_num_threads(arguments.threads)
-    checkpoint = load_checkpoint(arguments.checkpoint)
-    digest = file_sha256(arguments.checkpoint)
-    metrics = {}
-    if arguments.metrics:
-        try:
-            found = metrics_of(json.loads(arguments.metrics.read_text()), digest)
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"metrics {arguments.metrics}: {error}") from error
-        if found is None:
-            raise TrainingError(f"metrics {arguments.metrics} are of another checkpoint than {arguments.checkpoint}")
-        metrics = found
-    paths = sorted(arguments.photos.rglob("*.jpg"))[: arguments.count] if arguments.photos else []
-    if arguments.photos and not paths:
-        raise TrainingError(f"no photos (*.jpg) below {arguments.photos}")
-    provenance = Provenance(str(arguments.checkpoint), digest, metrics)
-    metadata = export(checkpoint, provenance, read_photos(paths), arguments.repository)
-    print(json.dumps({key: metadata[key] for key in ("model", "sha256", "parameters", "gflop", "parity")}, indent=2))
-
-
 def _weights(arguments: argparse.Namespace) -> None:
     from training.checkpoint import load_checkpoint, save_weights
     from training.export import file_sha256
@@ -260,14 +231,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_import(command)
 
-    command = commands.add_parser("export", help="write a served model", description="Write ONNX after parity.")
-    command.add_argument("--checkpoint", type=Path, required=True, help="e.g. runs/first_network/last.pt")
-    command.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
-    command.add_argument("--photos", type=Path, help="folder of photos to compare on, e.g. ../shared/data/photos/bsds")
-    command.add_argument("--count", type=int, default=12, help="photos to compare on at most (default 12)")
-    command.add_argument("--metrics", type=Path, help="JSON file that `evaluate --out` wrote for this checkpoint")
-    command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
-    command.set_defaults(run=_export)
+    from training.export_command import add_export, add_pair
+
+    add_export(commands.add_parser("export", help="write a served model", description="Write ONNX after parity."))
+    add_pair(commands.add_parser("pair", help="join a depth and a segmentation model for POST /focus"))
 
     command = commands.add_parser("weights", help="write weights to start from", description="Weights in float16.")
     command.add_argument("--checkpoint", type=Path, required=True, help="e.g. runs/focus_on_depth/last.pt")

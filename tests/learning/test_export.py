@@ -6,10 +6,13 @@ import onnx
 import pytest
 
 import training.export as export_module
+import training.version as version_module
+from service.contract import CANARY_SIZE, NETWORK_SIZES
 from training.errors import TrainingError
-from training.export import Provenance, comparison_batches, export, file_sha256, served_network
+from training.export import Provenance, Request, export, file_sha256, served_network
 from training.parity import Errors, Tolerance, compare, difference, eager, onnx_runtime
 from training.trainer import Run
+from training.version import comparison_batches
 
 PROVENANCE = Provenance("runs/tiny/last.pt", "0" * 64, {"depth": {"all": {"delta1": 0.5}}})
 
@@ -27,7 +30,7 @@ def photos(sample_of):
 def test_export_writes_a_whole_version(checkpoint, photos, tmp_path):
     metadata = export(checkpoint, PROVENANCE, photos, tmp_path)
     folder = tmp_path / "focus_on_depth" / "1"
-    assert [p.name for p in folder.parent.iterdir()] == ["1"]
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["1", "config.pbtxt"]
     assert sorted(p.name for p in folder.iterdir()) == ["metadata.json", "model.onnx"]
     assert json.loads((folder / "metadata.json").read_text()) == metadata
     assert metadata["sha256"] == file_sha256(folder / "model.onnx")
@@ -51,19 +54,33 @@ def test_export_writes_a_whole_version(checkpoint, photos, tmp_path):
     assert difference(found, eager(served_network(checkpoint))(image)).within(Tolerance(1e-3, 1e-4))
 
 
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request("depth/../x"), "a name has lower-case letters"),
+        (Request("focus_on_depth", sizes=((64, 64),)), "leave --size and --side away"),
+        (Request("depth_tiny", sizes=((64, 70),)), "64x70: sides must be multiples of 32"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_any_work(checkpoint, tmp_path, request_, message):
+    with pytest.raises(TrainingError, match=message):
+        export(checkpoint, PROVENANCE, [], tmp_path, request_)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_parity_leaves_nothing_new_and_nothing_broken(checkpoint, photos, tmp_path, monkeypatch):
     old = tmp_path / "focus_on_depth" / "1"
     old.mkdir(parents=True)
     (old / "model.onnx").write_bytes(b"the version before")
 
-    real = export_module.onnx_runtime
+    real = version_module.onnx_runtime
 
     def shifted(path, outputs):
         run = real(path, outputs)
         return lambda image: (run(image)[0] * np.float32(1.5), run(image)[1])
 
-    monkeypatch.setattr(export_module, "onnx_runtime", shifted)
-    monkeypatch.setattr(export_module, "NETWORK_SIZES", ((64, 96),))
+    monkeypatch.setattr(version_module, "onnx_runtime", shifted)
+    monkeypatch.setattr(export_module, "comparison_batches", lambda *_, **__: [np.zeros((1, 64, 96, 3), np.uint8)])
     with pytest.raises(TrainingError, match=r"onnxruntime differs from eager: .*nothing written"):
         export(checkpoint, PROVENANCE, photos, tmp_path)
     assert [p.name for p in old.parent.iterdir()] == ["1"]
@@ -73,7 +90,7 @@ def test_a_failed_parity_leaves_nothing_new_and_nothing_broken(checkpoint, photo
 
 def test_the_comparison_covers_every_served_size_and_batches_of_one_and_three(photos):
     shapes = {batch.shape[:3] for batch in comparison_batches(photos)}
-    for size in (*export_module.NETWORK_SIZES, export_module.CANARY_SIZE):
+    for size in (*NETWORK_SIZES, CANARY_SIZE):
         assert {(1, *size), (3, *size)} <= shapes
     assert all(batch.dtype == np.uint8 for batch in comparison_batches([]))
 

@@ -26,8 +26,9 @@ NETWORKS = sorted(name for name, spec in MODELS.items() if spec.kind == "network
 ENSEMBLES = sorted(name for name, spec in MODELS.items() if spec.kind == "ensemble")
 
 
-def test_repository_and_contract_name_the_same_models() -> None:
-    assert {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")} == set(MODELS)
+def test_the_repository_has_the_contracts_models() -> None:
+    """And those that somebody exported beside them, which git does not see."""
+    assert {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")} >= set(MODELS)
 
 
 def tensors(specs: tuple[TensorSpec, ...]) -> list[tuple[str, int, list[int]]]:
