@@ -102,7 +102,8 @@ class BaseSet:
             if depth.shape != image.shape[:2] or not np.isfinite(depth).all():
                 raise TrainingError(f"base network {name}: expected finite depths of {image.shape[:2]}")
             depths.append(depth.clip(0, _LARGEST_M))
-        return np.stack(depths, axis=-1).astype(np.float16)
+        stacked: npt.NDArray[np.float16] = np.stack(depths, axis=-1).astype(np.float16)
+        return stacked
 
 
 def write_predictions(bank: Bank, sets: Mapping[str, BaseSet], about: Mapping[str, Any], folder: Path) -> int:

@@ -179,8 +179,8 @@ class Batch:
 
     def to(self, device: str) -> "Batch":
         """The same on `device`."""
-        values = (getattr(self, name) for name in Batch.__dataclass_fields__)
-        return Batch(*(None if value is None else value.to(device) for value in values))
+        values = {name: getattr(self, name) for name in Batch.__dataclass_fields__}
+        return Batch(**{name: None if value is None else value.to(device) for name, value in values.items()})
 
     @classmethod
     def of(cls, items: list[Item]) -> "Batch":

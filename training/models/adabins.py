@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from training.errors import TrainingError
 from training.models.context import Attention
-from training.models.ghostnet import STRIDE, GhostNetEncoder
+from training.models.ghostnet import STRIDE, GhostNetEncoder, sizes_are_known
 from training.models.separable import separable
 
 _NARROWEST = 0.1  # added to each bin's width before they are made to sum to one, so that none vanishes
@@ -89,7 +89,7 @@ class MiniVit(nn.Module):
         blocks: int = 4,
     ) -> None:
         super().__init__()
-        self.patch, self.queries = patch, queries
+        self.patch, self.queries, self.bins = patch, queries, bins
         self.embed = nn.Conv2d(channels, channels, patch, patch)
         self.positions = nn.Parameter(torch.rand(positions, channels))
         self.blocks = nn.Sequential(*(PostNormBlock(channels, 4, 8 * channels, 0.1) for _ in range(blocks)))
@@ -151,7 +151,7 @@ class AdaBins(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.transformer = transformer
-        self.probability = nn.Conv2d(transformer.queries, transformer.widths[-1].out_features, 1)
+        self.probability = nn.Conv2d(transformer.queries, transformer.bins, 1)
         self.nearest_m, self.farthest_m = nearest_m, farthest_m
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
@@ -171,7 +171,7 @@ class AdaBins(nn.Module):
 
     def bins(self, image: Tensor) -> Bins:
         """Edges of the bins beside the depth; arguments and errors as for `forward`."""
-        if not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
+        if sizes_are_known():
             self.check_size(image.shape[1], image.shape[2])
         widths, attention = self.transformer(self.decoder(self.encoder(self.normalise(image))))
         # float32: bfloat16 would leave steps of 0.4 % in the depth

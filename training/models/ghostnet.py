@@ -28,6 +28,12 @@ _STEM = "conv_stem.weight"
 _RGB = 3
 
 
+def sizes_are_known() -> bool:
+    """Whether sizes can be checked: not in a graph that is being exported or traced."""
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # documented, but not exported
+    return not (torch.compiler.is_exporting() or tracing)
+
+
 class HalvingConv2d(nn.Conv2d):
     """A convolution of stride 2 and odd kernel, padded by half of it, on even sizes.
 
@@ -132,8 +138,7 @@ class GhostNetEncoder(nn.Module):
             TrainingError: They are not (a graph that is exported or traced has no sizes to check).
         """
         height, width = x.shape[2:]
-        fixed = not (torch.compiler.is_exporting() or torch.jit.is_tracing())
-        if fixed and (height % STRIDE or width % STRIDE):
+        if sizes_are_known() and (height % STRIDE or width % STRIDE):
             raise TrainingError(f"a picture of {height}x{width}: both must be multiples of {STRIDE}, GhostNet's stride")
         x = self.body["act1"](self.body["bn1"](self.body["conv_stem"](x)))
         features = []

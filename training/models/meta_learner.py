@@ -3,7 +3,7 @@
 Worameth, "Supervised Monocular Depth Estimation via Stacked Generalization" (seed 3): a U-Net on GhostNet whose result
 W has one coefficient for each of three base networks; the depth is the sum of W_k d_k. Its variants see the three
 depths (D), the photo (RGB) or both (RGB+D). What keeps the coefficients in bounds is not stated there: here they sum
-to one (`Shares`), or are free (`Linear`). Either begins as the plain average, the baseline, within a thousandth.
+to one (`Shares`), or are free (`Linear`). Either begins all but equal, as the plain average, the baseline.
 
 For Triton, the ensemble `depth_stacked`:
 
