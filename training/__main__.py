@@ -279,6 +279,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Train recipes that are not trained yet, judge them on the same truth, write a page of results.",
     )
     comparison.add_arguments(command)
+
+    from training import benchmark
+
+    command = commands.add_parser(
+        "benchmark", help="judge on NYU or KITTI", description="Judge a checkpoint on the user's own NYU or KITTI."
+    )
+    benchmark.add_arguments(command)
     return parser
 
 

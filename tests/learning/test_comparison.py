@@ -149,7 +149,7 @@ def test_a_recipe_of_no_steps_is_put_together(recipes, tmp_path):
     (first.folder / runs.DONE).write_text(file_sha256(first.recipe))
     assert runs.train_all([first, copy], [], jobs=1) == {}
     assert copy.finished
-    found = runs.load_network(copy).state_dict()
+    found = runs.network_of(copy.checkpoint).state_dict()
     assert all(torch.equal(found[name], value) for name, value in state.items())
 
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import scipy.io
 
+from training.__main__ import main
+from training.checkpoint import Checkpoint, save_checkpoint
 from training.data import kitti, nyu
 from training.data.pairs import read_list
 from training.data.sample import BrokenSampleError
 from training.errors import TrainingError
+from training.start import FirstWeights, make_network
 
 H, W = 480, 640
 
@@ -243,3 +246,38 @@ def test_what_a_network_saw_in_the_crop_is_put_back():
     assert np.isnan(depth[:23]).all()
     assert (depth[23:, 13:1229] == 7).all()
     assert np.isnan(depth).sum() == 375 * 1242 - 352 * 1216
+
+
+@pytest.fixture
+def checkpoint(tiny, tmp_path) -> Path:
+    state = make_network(tiny, FirstWeights()).state_dict()
+    path = tmp_path / "run" / "last.pt"
+    save_checkpoint(path, Checkpoint(0, state, state, {}, tiny, "abc", {}))
+    return path
+
+
+def test_benchmark_on_nyu(checkpoint, labelled, capsys):
+    told = ["benchmark", "--checkpoint", str(checkpoint), "--nyu", str(labelled), "--size", "96x128", "--threads", "1"]
+    assert main([*told, "--protocol", "nyu_zero_shot", "--flip"]) == 0
+    found = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert found["pictures"] == "1.0000"
+    assert float(found["delta1"]) > 0.9  # the truth is all but constant, and so is what fits it best
+    assert main([*told, "--protocol", "nyu_eigen"]) == 1
+    assert "the network gives relative inverse depth" in capsys.readouterr().err
+
+
+def test_benchmark_counts_broken_pictures(checkpoint, labelled, capsys):
+    change(labelled, "rawDepths", 0, 0)
+    told = ["benchmark", "--checkpoint", str(checkpoint), "--nyu", str(labelled), "--size", "96x128"]
+    assert main([*told, "--protocol", "nyu_zero_shot"]) == 1
+    errors = capsys.readouterr().err
+    assert "1 broken pictures left out, first: " in errors
+    assert errors.endswith("error: none of 1 pictures can be judged by nyu_zero_shot\n")
+
+
+def test_benchmark_on_kitti(checkpoint, drives, capsys):
+    told = ["benchmark", "--checkpoint", str(checkpoint), "--protocol", "kitti_zero_shot", "--size", "32x64"]
+    assert main(told) == 1
+    assert capsys.readouterr().err.endswith("needs KITTI: give --kitti and --kitti-list\n")
+    assert main([*told, "--kitti", str(drives), "--kitti-list", str(drives / "list.txt")]) == 0
+    assert "pictures     1.0000" in capsys.readouterr().out

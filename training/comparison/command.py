@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.jobs < 1 or arguments.threads < 1 or arguments.rounds < 1 or arguments.most_scenes < 0:
         raise TrainingError("--jobs, --threads and --rounds must be at least 1, --most-scenes at least 0")
-    size = _size(arguments.size)
+    size = parse_size(arguments.size)
     systems = runs.systems(arguments.config, arguments.out)
     samples = truth(arguments.data, arguments.scenes, arguments.most_scenes)  # before hours of training, not after
     options = ["--own-sources", "--data", arguments.data, "--scenes", arguments.scenes, "--threads", arguments.threads]
@@ -72,7 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise TrainingError("not trained: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
 
 
-def _size(text: str) -> "Size":
+def parse_size(text: str) -> "Size":
+    """(height, width) of "HxW"; TrainingError when it is not that, or not of multiples of 32."""
     height, _, width = text.partition("x")
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise TrainingError(f"--size {text}: expected HEIGHTxWIDTH, e.g. 192x256")
@@ -84,14 +85,14 @@ def _size(text: str) -> "Size":
 def _judge(system: "System", samples: "dict[str, list[Sample]]", size: "Size") -> "Judged":
     """Its scores, from its folder where they are of the present checkpoint and truth."""
     from training.comparison.judging import Judged, judge_network, truth_of
-    from training.comparison.runs import load_network
+    from training.comparison.runs import network_of
     from training.export import file_sha256
 
     path, digest = system.folder / _JUDGED, file_sha256(system.checkpoint)
     kept = Judged.read(path)
     if kept is not None and (kept.checkpoint_sha256, kept.truth) == (digest, truth_of(samples, size)):
         return kept
-    judged = judge_network(load_network(system), samples, size, digest, f"judge {system.name}")
+    judged = judge_network(network_of(system.checkpoint), samples, size, digest, f"judge {system.name}")
     judged.write(path)
     return judged
 
@@ -112,10 +113,10 @@ def _results(
     from training.comparison.judging import depth_predictor, metres_share, truth_of
     from training.comparison.latency import interleaved
     from training.comparison.page import Results
-    from training.comparison.runs import load_network
+    from training.comparison.runs import network_of
 
-    size = _size(arguments.size)
-    networks = {system.name: load_network(system) for system in systems if system.name in judged}
+    size = parse_size(arguments.size)
+    networks = {system.name: network_of(system.checkpoint) for system in systems if system.name in judged}
     image = torch.zeros(1, *size, 3, dtype=torch.uint8)
     with torch.inference_mode():
         runs = {name: partial(network, image) for name, network in networks.items()}

@@ -70,11 +70,11 @@ class System:
         return True
 
 
-def load_network(system: System) -> nn.Module:
-    """The averaged weights of a finished run, ready to run; TrainingError if they do not fit."""
-    checkpoint = load_checkpoint(system.checkpoint)
+def network_of(path: Path) -> nn.Module:
+    """The averaged weights of a checkpoint, ready to run; TrainingError if they do not fit."""
+    checkpoint = load_checkpoint(path)
     network = create_model(checkpoint.config.model)
-    adopt(network, checkpoint.ema, f"checkpoint {system.checkpoint}")
+    adopt(network, checkpoint.ema, f"checkpoint {path}")
     return network.eval()
 
 
