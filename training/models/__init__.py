@@ -21,6 +21,7 @@ from training.models.depth_anything import NETWORKS as DEPTH_ANYTHING_NETWORKS
 from training.models.dpt import NETWORKS as DPT_NETWORKS
 from training.models.encoder_decoder import resnet50_encoder_decoder, resnet50_encoder_decoder_tiny
 from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
+from training.models.focus_on_depth_vit import NETWORKS as FOCUS_ON_DEPTH_VIT_NETWORKS
 from training.models.mobilenet_v2 import MobileNetV2
 from training.models.stack import NETWORKS as STACK_NETWORKS
 from training.models.timm_encoder import TimmEncoder
@@ -102,11 +103,6 @@ def focus_on_depth_vit_tiny() -> FocusOnDepth:
     return _transformer("vit_tiny_patch16_384", (2, 5, 8, 11), 64)
 
 
-def focus_on_depth_vit_base() -> FocusOnDepth:
-    """FocusOnDepth's own size: ViT-B at 384 pixels, 256 channels."""
-    return _transformer("vit_base_patch16_384", (2, 5, 8, 11), 256)
-
-
 MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
     {
         builder.__name__: builder
@@ -120,7 +116,6 @@ MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
             focus_on_depth_lite0,
             focus_on_depth_lite2,
             focus_on_depth_vit_tiny,
-            focus_on_depth_vit_base,
             resnet50_encoder_decoder,
             resnet50_encoder_decoder_tiny,
             cnn_student,
@@ -133,6 +128,7 @@ MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
             cnn_transformer_tiny_cnn,
         )
     }
+    | FOCUS_ON_DEPTH_VIT_NETWORKS
     | STACK_NETWORKS
     | DPT_NETWORKS
     | DEPTH_ANYTHING_NETWORKS
