@@ -23,6 +23,7 @@ from PIL import Image, ImageCms
 
 _PROFILE_SPACE = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "LAB"}
 _ENCODING_GAMMA = 2.2  # display gamma that the PNG specification assumes for sRGB
+_BAND_ROWS = 256  # read out in one piece, and as float64, 50 megapixels would take more than a gigabyte
 _GAMMA_TOLERANCE = 0.05  # below it the correction stays under two levels and is skipped
 
 
@@ -51,10 +52,9 @@ def _split_alpha(image: Image.Image, bit_depth: int) -> tuple[Image.Image, Image
     """The colour part in mode L, RGB, CMYK or LAB, and the opacity in mode L when there is any."""
     mode, transparent = image.mode, image.info.get("transparency")
     if mode in ("I", "F") or mode.startswith("I;"):
-        samples = np.asarray(image)
-        colour = Image.fromarray(to_uint8(samples, bit_depth))
+        colour = Image.fromarray(to_uint8(image, bit_depth))
         if isinstance(transparent, int):
-            return colour, Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8))
+            return colour, Image.fromarray(np.where(np.asarray(image) == transparent, 0, 255).astype(np.uint8))
         return colour, None
     if mode in ("RGBa", "La"):  # premultiplied
         image = image.convert(mode.upper())
@@ -71,31 +71,52 @@ def _split_alpha(image: Image.Image, bit_depth: int) -> tuple[Image.Image, Image
     return image.convert("RGB"), None
 
 
-def to_uint8(samples: NDArray[np.generic], bit_depth: int) -> NDArray[np.uint8]:
-    """Bring wide samples to 0..255 by the rules of this module.
+def to_uint8(image: Image.Image, bit_depth: int) -> NDArray[np.uint8]:
+    """Bring wide samples to 0..255 by the rules of this module, (H, W).
 
     Args:
-        samples: (H, W), integer or float, any byte order.
-        bit_depth: bits per sample in the file; counts for unsigned 16-bit arrays only.
+        image: of mode I, F or I;*, any byte order.
+        bit_depth: bits per sample in the file; counts for unsigned 16-bit samples only.
     """
-    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:
-        shift = bit_depth - 8 if 8 < bit_depth <= 16 else 8
-        return np.minimum(samples.astype(np.uint16) >> np.uint16(shift), 255).astype(np.uint8)
+    width, height = image.size
+    bands = [(top, min(top + _BAND_ROWS, height)) for top in range(0, height, _BAND_ROWS)]
+
+    def samples(band: tuple[int, int]) -> NDArray[np.generic]:
+        return np.asarray(image.crop((0, band[0], width, band[1])))
+
+    result = np.empty((height, width), np.uint8)
+    kind, size = samples((0, 1)).dtype.kind, samples((0, 1)).dtype.itemsize
+    if kind == "u" and size == 2:
+        shift = np.uint16(bit_depth - 8 if 8 < bit_depth <= 16 else 8)
+        for top, bottom in bands:
+            result[top:bottom] = np.minimum(samples((top, bottom)).astype(np.uint16) >> shift, 255)
+        return result
+    largest = 0.0
+    if kind == "f":
+        finite = (values[np.isfinite(values)] for values in map(samples, bands))
+        largest = max((float(values.max()) for values in finite if values.size), default=0.0)
+    ranges = [(float(values.min()), float(values.max())) for values in (_real(samples(b), largest) for b in bands)]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    for top, bottom in bands:
+        values = _real(samples((top, bottom)), largest)
+        if kind == "f" and low >= 0 and high <= 1:
+            values *= 255
+        elif low >= 0 and high <= 255:
+            pass
+        elif kind in "iu" and low >= 0 and high <= 65_535:
+            values = np.floor(values / 256)
+        elif high > low:
+            values = (values - low) * (255 / (high - low))
+        result[top:bottom] = np.clip(np.rint(values), 0, 255)
+    return result
+
+
+def _real(samples: NDArray[np.generic], largest: float) -> NDArray[np.float64]:
+    """Samples as float64; NaN and negative infinity become 0, infinity becomes `largest`."""
     values = samples.astype(np.float64)
-    if samples.dtype.kind == "f":
-        finite = values[np.isfinite(values)]
-        largest = float(finite.max()) if finite.size else 0.0
-        values = np.nan_to_num(values, nan=0.0, posinf=largest, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if samples.dtype.kind == "f" and low >= 0 and high <= 1:
-        values = values * 255
-    elif low >= 0 and high <= 255:
-        pass
-    elif samples.dtype.kind in "iu" and low >= 0 and high <= 65_535:
-        values = np.floor(values / 256)
-    elif high > low:
-        values = (values - low) * (255 / (high - low))
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return (
+        np.nan_to_num(values, copy=False, nan=0.0, posinf=largest, neginf=0.0) if samples.dtype.kind == "f" else values
+    )
 
 
 def _managed(colour: Image.Image, info: dict[str | tuple[int, int], object]) -> Image.Image:
