@@ -89,7 +89,7 @@ class GuardedProtocol(H11Protocol):
 
     # What the transport calls
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's has it, too
         """A client has connected."""
         others = len(self.connections)
         super().connection_made(transport)

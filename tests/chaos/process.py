@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Process:
-    """A child process in a session of its own; standard output and error go to `log`.
+    """A child process in a session of its own; standard output and error go to `log`, temporary files to `directory`.
 
     It is asked to end, too, when the process that made it is killed: an interrupted matrix leaves nothing running.
 
@@ -37,7 +37,7 @@ class Process:
             self._popen = subprocess.Popen(
                 command,
                 cwd=directory,
-                env=inherited | {"PYTHONPATH": str(ROOT)} | dict(environment or {}),
+                env=inherited | {"PYTHONPATH": str(ROOT), "TMPDIR": str(directory)} | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
