@@ -224,6 +224,17 @@ class DistillationConfig(MetricDepthConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StackedConfig(MetricDepthConfig):
+    """Depth in metres by base networks and a meta-learner (`training.tasks.stacked`).
+
+    Attributes:
+        base_weight: Of each base network's own loss; 0 where they are frozen, or learn by what is made of them alone.
+    """
+
+    base_weight: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImportedConfig(TrainConfig):
     """No recipe, but where a network's published weights come from (`training.importers`); the rest is not known.
 
@@ -270,6 +281,7 @@ CONFIGS: MappingProxyType[str, type[TrainConfig]] = MappingProxyType(
         "focus_on_depth": FocusOnDepthConfig,
         "metric_depth": MetricDepthConfig,
         "distillation": DistillationConfig,
+        "stacked": StackedConfig,
         "imported": ImportedConfig,
     }
 )

@@ -1,9 +1,17 @@
+import hashlib
+
 import pytest
 import torch
 from torch import nn
 
 from training.errors import TrainingError
+from training.models.encoder_weights import load_encoder
 from training.models.ghostnet import GhostNetEncoder
+
+
+@pytest.fixture(autouse=True)
+def one_thread(two_threads):
+    torch.set_num_threads(1)
 
 
 def norms(encoder):
@@ -62,6 +70,21 @@ def test_weights_for_rgb_fit_a_stem_for_six_channels_and_give_the_same_for_a_pho
     with torch.no_grad():
         for found, wanted in zip(six(torch.cat((photo, photo), 1)), three(photo), strict=True):
             torch.testing.assert_close(found, wanted)
+
+
+def test_published_weights_are_taken_by_timms_keys_and_digest(tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    whole = timm.create_model("ghostnet_050").state_dict()
+    path = tmp_path / "ghost.safetensors"
+    save_file(whole, path)
+    encoder = GhostNetEncoder("ghostnet_050")
+    load_encoder(encoder, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert all(torch.equal(value, whole[name]) for name, value in encoder.body.state_dict().items())
+    with pytest.raises(TrainingError, match="the recipe pins 0000"):
+        load_encoder(encoder, path, "0" * 64)
 
 
 def test_the_keys_are_those_of_timm():

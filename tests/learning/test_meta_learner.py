@@ -12,7 +12,7 @@ from training.models.meta_learner import BASES, Average, Linear, MetaLearner, St
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(two_threads):
     torch.set_num_threads(1)
 
 

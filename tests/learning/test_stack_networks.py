@@ -17,7 +17,7 @@ TINY = (stack.adabins_ghost_tiny, stack.bts_ghost_tiny, stack.lapdepth_ghost_tin
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(two_threads):
     torch.set_num_threads(1)
 
 

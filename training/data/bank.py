@@ -179,8 +179,9 @@ class Batch:
 
     def to(self, device: str) -> "Batch":
         """The same on `device`."""
-        values = {name: getattr(self, name) for name in Batch.__dataclass_fields__}
-        return Batch(**{name: None if value is None else value.to(device) for name, value in values.items()})
+        bases = None if self.base_depths_m is None else self.base_depths_m.to(device)
+        needed = [name for name in Batch.__dataclass_fields__ if name != "base_depths_m"]
+        return Batch(*(getattr(self, name).to(device) for name in needed), bases)
 
     @classmethod
     def of(cls, items: list[Item]) -> "Batch":

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import TrainingError
+from training.models.ghostnet import GhostNetEncoder
 from training.models.mobilenet_v2 import MobileNetV2
 from training.models.timm_encoder import TimmEncoder
 from training.models.vit import VitEncoder
@@ -50,6 +51,8 @@ def load_encoder(encoder: nn.Module, path: Path, sha256: str) -> None:
         wanted = encoder.unfolded_state()
         names = lite_keys(wanted) if _LITE_MARK in stored else {key: key for key in wanted}
         encoder.adopt(_take(path, stored, wanted, names.__getitem__))
+    elif isinstance(encoder, GhostNetEncoder):
+        encoder.adopt(_take(path, stored, encoder.wanted_state(), str))
     elif isinstance(encoder, VitEncoder):
         encoder.body.load_state_dict(_take(path, stored, encoder.body.state_dict(), str))
     else:

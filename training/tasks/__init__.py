@@ -10,10 +10,16 @@ from training.errors import TrainingError
 from training.tasks.distillation import DistillationTask
 from training.tasks.focus_on_depth import FocusOnDepthTask
 from training.tasks.metric_depth import MetricDepthTask
+from training.tasks.stacked import StackedTask
 from training.tasks.task import Surroundings, Task
 
 TASKS: MappingProxyType[str, Callable[[Any, Surroundings], Task]] = MappingProxyType(
-    {"focus_on_depth": FocusOnDepthTask, "metric_depth": MetricDepthTask, "distillation": DistillationTask}
+    {
+        "focus_on_depth": FocusOnDepthTask,
+        "metric_depth": MetricDepthTask,
+        "distillation": DistillationTask,
+        "stacked": StackedTask,
+    }
 )
 """Each takes the config that `training.config.CONFIGS` has under the same name."""
 
