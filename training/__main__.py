@@ -46,7 +46,7 @@ def _bank(arguments: argparse.Namespace, config: "TrainConfig") -> "Bank":
     from training.distributed import rank
 
     only = set(config.sources) if arguments.own_sources else None
-    bank = fill(readers(arguments.data, arguments.labels, arguments.scenes, only), progress=rank() == 0)
+    bank = fill(readers(arguments.data, arguments.labels, arguments.scenes, only), rank() == 0, config.split)
     if rank() == 0:
         if bank.broken:
             print(f"{len(bank.broken)} broken samples left out, first: {bank.broken[0]}", file=sys.stderr)

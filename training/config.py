@@ -59,11 +59,16 @@ class TrainConfig:
         stretch: Largest change of aspect, factor.
         rotation_deg: Largest rotation in degrees.
         letterbox: Share of the samples that are seen whole, letterboxed as the service does it.
+        geometry: Of the views, `photo` or `square`, in `training.data.transforms.Augmentation`.
+        crop_share: Share of the samples that are cropped; of `square`.
+        rotation_share: Share of the samples that are turned.
+        colour_share: Share of the samples whose colours are changed.
         paste: Share of the pictures with person labels that get small figures pasted in, cut out of masked photos.
         validate_every: Steps between validations.
         select_by: Metric of the validation by which the best checkpoint, `best.pt`, is chosen; `loss` is the loss of
             held-out pictures seen whole.
         checkpoint_every: Steps between checkpoints.
+        split: Percent of the scenes for training, validation and a later test; empty = one scene in ten validates.
         sources: Relative chance of each source of samples.
     """
 
@@ -101,10 +106,15 @@ class TrainConfig:
     stretch: float
     rotation_deg: float
     letterbox: float = 0.0
+    geometry: Literal["photo", "square"] = "photo"
+    crop_share: float = 1.0
+    rotation_share: float = 1 / 3
+    colour_share: float = 1.0
     paste: float = 0.0
     validate_every: int
     select_by: Metric = "delta1"
     checkpoint_every: int
+    split: tuple[int, ...] = ()
     sources: dict[str, float]
 
     def __post_init__(self) -> None:
@@ -114,6 +124,8 @@ class TrainConfig:
         for height, width in self.sizes + self.final_sizes:
             if height % 32 or width % 32:
                 raise TrainingError(f"size {height}x{width}: both must be multiples of 32, the encoder's stride")
+        if self.split and (len(self.split) != 3 or sum(self.split) != 100 or min(self.split) < 0):
+            raise TrainingError(f"split is {list(self.split)}: it must be three shares in percent, 100 in all")
         if not self.sources or min(self.sources.values()) <= 0:
             raise TrainingError("sources needs at least one entry, each with a chance above 0")
 
@@ -332,6 +344,8 @@ def _read_value(value: Any, wanted: Any, where: str) -> Any:
             return {str(key): float(chance) for key, chance in value.items()}
         if wanted == dict[str, str]:
             return {str(part): str(path) for part, path in value.items()}
+        if wanted == tuple[int, ...]:
+            return tuple(int(entry) for entry in value)
         if wanted == tuple[str, ...] and isinstance(value, list | tuple):
             return tuple(str(entry) for entry in value)
         if wanted == tuple[Size, ...]:

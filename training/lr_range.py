@@ -12,11 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from training.config import TrainConfig
-from training.data.bank import Bank, Sampler
-from training.data.transforms import Augmentation
+from training.data.bank import Bank
 from training.errors import TrainingError
 from training.start import FirstWeights
-from training.trainer import Run
+from training.trainer import Run, make_sampler
 
 _SMOOTHING = 0.9  # of the exponential mean
 _TOO_MUCH = 4.0  # times the lowest smoothed loss, where the test ends
@@ -62,8 +61,7 @@ def range_test(
     """
     # poly from 1 to 1 is a constant schedule
     run = Run.start(replace(config, schedule="poly", lr_floor=1.0), first.folder, device, first)
-    strength = Augmentation(config.min_crop, config.max_crop, config.stretch, config.rotation_deg, config.letterbox)
-    sampler = Sampler(bank.only(run.task.wants), config.sources, config.seed, strength, config.paste)
+    sampler = make_sampler(config, bank.only(run.task.wants))
     shares = [group["peak_lr"] / config.lr for group in run.optimizer.param_groups]
     rates: list[float] = []
     losses: list[float] = []

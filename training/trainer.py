@@ -33,6 +33,12 @@ _AHEAD = 3  # batches prepared while the network works
 _LOG_EVERY = 20  # steps
 
 
+def make_sampler(config: TrainConfig, bank: Bank) -> Sampler:
+    """Batches of a recipe."""
+    strength = Augmentation(**{name: getattr(config, name) for name in Augmentation.__dataclass_fields__})
+    return Sampler(bank, config.sources, config.seed, strength, config.paste)
+
+
 def _batches(config: TrainConfig, sampler: Sampler, first: int) -> Iterator[Batch]:
     """Batches of steps `first` to the last, prepared ahead in one thread."""
 
@@ -194,10 +200,9 @@ def train(
     Raises:
         TrainingError: Checkpoint of another recipe, source without samples, loss not finite.
     """
-    strength = Augmentation(config.min_crop, config.max_crop, config.stretch, config.rotation_deg, config.letterbox)
     run = Run.resume(config, out / LAST, device, weights) if resume else Run.start(config, weights, device, first, out)
     bank = bank.only(run.task.wants)
-    sampler = Sampler(bank, config.sources, config.seed, strength, config.paste)
+    sampler = make_sampler(config, bank)
     commit, log = source_revision(), RunLog(out, run.step) if rank() == 0 else None
     bar = tqdm(total=config.steps, initial=run.step, desc=config.model, unit="step", mininterval=5, disable=not log)
     for batch in _batches(config, sampler, run.step):

@@ -38,7 +38,12 @@ def test_defaults_never_change():
         "plateau_factor": 0.1,
         "plateau_patience": 10,
         "letterbox": 0.0,
+        "geometry": "photo",
+        "crop_share": 1.0,
+        "rotation_share": 1 / 3,
+        "colour_share": 1.0,
         "paste": 0.0,
+        "split": (),
         "select_by": "delta1",
     }
     metric = {"loss_form": "silog", "nearest_m": 1e-3, "farthest_m": 10.0, "chamfer_weight": 0.0}
@@ -83,6 +88,7 @@ def test_flat_values_make_the_same_config(tiny):
         ({"depth_form": "median"}, "depth_form is 'median': expected trimmed or mse"),
         ({"depth_form": ["mse"]}, "depth_form is "),
         ({"sizes": [[64, 60]]}, "size 64x60: both must be multiples of 32"),
+        ({"split": [50, 20, 20]}, "split is [50, 20, 20]: it must be three shares"),
         ({"sizes": [64, 64]}, "sizes is "),
         ({"final_steps": 9}, "final_steps is 9"),
         ({"sources": {}}, "sources needs"),

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import cv2
 import numpy as np
@@ -7,10 +8,20 @@ import torch
 
 from service.imaging.geometry import Letterbox
 from training.data import person, rgbd
-from training.data.bank import Bank, Sampler, fill, is_held_out, readers, reduce
+from training.data.bank import Bank, Sampler, fill, is_held_out, part_of, readers, reduce
 from training.data.sample import BrokenSampleError, Sample, read_gray, read_rgb
 from training.data.synthetic.dataset import read_scene, read_scenes
-from training.data.transforms import NO_LABEL, Augmentation, jitter, letterbox_map, random_map, view, warp, whole_map
+from training.data.transforms import (
+    NO_LABEL,
+    Augmentation,
+    jitter,
+    letterbox_map,
+    random_map,
+    square_map,
+    view,
+    warp,
+    whole_map,
+)
 from training.data.truth import depth_truth
 from training.errors import TrainingError
 
@@ -330,3 +341,48 @@ def test_depth_truth_reads_depth_and_disparity(tmp_path):
     assert [depth.metric, disparity.metric, relative.metric] == [True, False, False]
     assert depth.inverse_depth[0] == pytest.approx([0, 0.25])
     assert disparity.inverse_depth[0] == pytest.approx([0, 4.0])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96)])
+def test_square_views_stay_inside_the_picture(size):
+    strength = Augmentation(0.667, 0.997, 1, 10, geometry="square", crop_share=0.5, rotation_share=0.5)
+    corners = np.array([[-0.5, -0.5], [size[1] - 0.5, -0.5], [-0.5, size[0] - 0.5], [size[1] - 0.5, size[0] - 0.5]])
+    whole = 0
+    for seed in range(60):
+        mapping = square_map(np.random.default_rng(seed), (60, 80), size, strength)
+        found = corners @ mapping[:, :2].T + mapping[:, 2]
+        assert (found >= -0.5 - 1e-9).all()
+        assert (found <= np.array([79.5, 59.5]) + 1e-9).all()
+        whole += np.ptp(found[:, 0]) == pytest.approx(80)
+    assert 15 < whole < 45  # half are not cropped; turned ones touch the borders
+
+
+def test_square_views_without_chance_are_the_whole_picture_and_its_mirror_image():
+    still = Augmentation(1, 1, 1, 0, geometry="square", crop_share=0.0, rotation_share=0.0)
+    maps = [square_map(np.random.default_rng(seed), (60, 80), (32, 32), still) for seed in range(8)]
+    plain = whole_map((60, 80), (32, 32))
+    mirrored = plain * np.array([[-1, 1, 1], [1, 1, 1]]) + np.array([[0, 0, 79 - 2 * plain[0, 2]], [0, 0, 0]])
+    assert all(np.allclose(m, plain) or np.allclose(m, mirrored) for m in maps)
+    assert len({m[0, 0] > 0 for m in maps}) == 2
+
+
+def test_colours_stay_where_the_recipe_says_so(sample_of):
+    bank = Bank(train={"rooms": {"a": [sample_of(1)]}})
+    still = Augmentation(1, 1, 1, 0, geometry="square", crop_share=0.0, rotation_share=0.0, colour_share=0.0)
+    image = Sampler(bank, {"rooms": 1}, 0, still).batch(0, 1, ((96, 128),)).image[0].numpy()
+    original = sample_of(1).image
+    assert np.array_equal(image, original) or np.array_equal(image, original[:, ::-1])
+
+
+def test_scenes_are_dealt_by_percent_and_never_cut():
+    parts = [part_of(f"scene {i}", (50, 20, 30)) for i in range(2000)]
+    for part, share in (("train", 0.5), ("held_out", 0.2), ("test", 0.3)):
+        assert parts.count(part) / 2000 == pytest.approx(share, abs=0.04)
+    assert {part_of(f"scene {i}") for i in range(50)} == {"train", "held_out"}
+    assert all((part_of(f"scene {i}") == "held_out") == is_held_out(f"scene {i}") for i in range(50))
+
+
+def test_scenes_of_the_test_part_are_not_read_into_the_bank(sample_of):
+    bank = fill([("rooms", partial(sample_of, seed)) for seed in range(30)], False, (50, 20, 30))
+    wanted = [part_of(f"rooms/{seed}", (50, 20, 30)) for seed in range(30)]
+    assert (bank.counts()["rooms"], len(bank.held_out)) == (wanted.count("train"), wanted.count("held_out"))

@@ -2,10 +2,11 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -26,6 +27,8 @@ LONG_SIDE = 448
 
 _SMALLEST = 1e-6  # 1/m: what is farther than 1000 km is as far as that
 _ATTEMPTS = 10  # samples drawn in the place of one that fails
+Part = Literal["train", "held_out", "test"]
+
 _HELD_OUT = 10  # one scene in ten is for validation
 
 
@@ -61,6 +64,19 @@ def is_held_out(scene: str) -> bool:
     return zlib.crc32(scene.encode()) % _HELD_OUT == 0
 
 
+def part_of(scene: str, split: Sequence[int] = ()) -> Part:
+    """The part a scene belongs to, by checksum of its name, so that frames of a scene stay together.
+
+    Args:
+        scene: Its name.
+        split: Percent for training, for validation and for a later test; empty = one in ten is held out.
+    """
+    if not split:
+        return "held_out" if is_held_out(scene) else "train"
+    percent = zlib.crc32(scene.encode()) % 100
+    return "train" if percent < split[0] else "held_out" if percent < split[0] + split[1] else "test"
+
+
 def reduce(sample: Sample, long_side: int = LONG_SIDE) -> Sample:
     """`sample` with its longer side at most `long_side` pixels."""
     height, width = sample.image.shape[:2]
@@ -77,13 +93,14 @@ def reduce(sample: Sample, long_side: int = LONG_SIDE) -> Sample:
     return replace(sample, image=image, inverse_depth=depth, person=label)
 
 
-def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = True) -> Bank:
+def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = True, split: Sequence[int] = ()) -> Bank:
     """Reads every sample; a broken one is noted and left out.
 
     Args:
         readers: (source, function that reads one sample) pairs; `source` is the name weights refer to, empty where
             the sample itself says it.
         progress: Whether to show a bar.
+        split: See `part_of`; scenes of the test part are left out.
 
     Raises:
         TrainingError: Nothing to train on was read.
@@ -96,9 +113,10 @@ def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = T
         except BrokenSampleError as error:
             bank.broken.append(str(error))
             continue
-        if is_held_out(sample.scene):
+        part = part_of(sample.scene, split)
+        if part == "held_out":
             bank.held_out.append(sample)
-        else:
+        elif part == "train":
             train[source or sample.source][sample.scene].append(sample)
     bank.train = {source: dict(scenes) for source, scenes in train.items()}
     if not bank.train:
@@ -254,7 +272,8 @@ class Sampler:
                 item = view(rng, sample, size, self._strength)
                 if self._cutouts and (item.person >= 0).any() and rng.random() < self._paste:
                     item = paste(rng, item, self._cutouts)
-                return replace(item, image=jitter(rng, item.image))
+                recoloured = self._strength.colour_share >= 1 or rng.random() < self._strength.colour_share
+                return replace(item, image=jitter(rng, item.image)) if recoloured else item
             except (cv2.error, ValueError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 self.failed[sample.name] = reason

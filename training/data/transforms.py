@@ -4,7 +4,7 @@ All randomness comes from the generator that is passed in, so that a step of tra
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -50,6 +50,11 @@ class Augmentation:
         stretch: Largest change of the aspect, as a factor.
         rotation_deg: Largest rotation, of a third of the samples.
         letterbox: Share of the samples that are seen whole, letterboxed as the service does it.
+        geometry: `photo`: crops keep the picture's proportions and may reach beyond it; `square`: the picture is first
+            stretched to the batch's proportions, and no view reaches beyond it, as FocusOnDepth's code has it.
+        crop_share: Of the samples that are cropped, in `square`.
+        rotation_share: Of the samples that are turned.
+        colour_share: Of the samples whose colours are changed.
     """
 
     min_crop: float = 0.55
@@ -57,6 +62,10 @@ class Augmentation:
     stretch: float = 1.2
     rotation_deg: float = 8.0
     letterbox: float = 0.0
+    geometry: Literal["photo", "square"] = "photo"
+    crop_share: float = 1.0
+    rotation_share: float = 1 / 3
+    colour_share: float = 1.0
 
 
 def random_map(rng: np.random.Generator, source: Size, target: Size, strength: Augmentation) -> npt.NDArray[np.float64]:
@@ -78,7 +87,7 @@ def random_map(rng: np.random.Generator, source: Size, target: Size, strength: A
     # the free play of the crop; negative when it is larger than the picture, and then it is centred
     x = source[1] / 2 + rng.uniform(-0.5, 0.5) * max(0.0, source[1] - width)
     y = source[0] / 2 + rng.uniform(-0.5, 0.5) * max(0.0, source[0] - height)
-    turned = rng.random() < 1 / 3
+    turned = rng.random() < strength.rotation_share
     angle = np.deg2rad(rng.uniform(-strength.rotation_deg, strength.rotation_deg)) if turned else 0.0
     mirror = -1.0 if rng.random() < 0.5 else 1.0
 
@@ -88,6 +97,28 @@ def random_map(rng: np.random.Generator, source: Size, target: Size, strength: A
     centre = np.array([(target[1] - 1) / 2, (target[0] - 1) / 2])
     offset = np.array([x - 0.5, y - 0.5]) - linear @ centre
     return np.hstack([linear, offset[:, None]])
+
+
+def square_map(rng: np.random.Generator, source: Size, target: Size, strength: Augmentation) -> npt.NDArray[np.float64]:
+    """The picture stretched to the target's proportions, then mirrored, cropped and turned within its borders.
+
+    Turned views are enlarged until no corner shows what lies beyond the picture. Arguments and result as `random_map`.
+    """
+    mirror = -1.0 if rng.random() < 0.5 else 1.0
+    share = rng.uniform(strength.min_crop, strength.max_crop) if rng.random() < strength.crop_share else 1.0
+    place = rng.uniform(-0.5, 0.5, 2) * (1 - share)
+    turned = rng.random() < strength.rotation_share
+    angle = np.deg2rad(rng.uniform(-strength.rotation_deg, strength.rotation_deg)) if turned else 0.0
+    height, width = target
+    cos, sin = np.cos(angle), np.sin(angle)
+    inside = min(
+        width / (width * cos + height * abs(sin)), height / (width * abs(sin) + height * cos)
+    )  # of the largest upright view in a turned one
+    unit = np.array([[source[1] / width, 0], [0, source[0] / height]])  # source pixels per target pixel
+    linear = unit @ np.array([[cos * mirror, -sin], [sin * mirror, cos]]) * (inside * share)
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    middle = (place + 0.5) * np.array([source[1], source[0]]) - 0.5
+    return np.hstack([linear, (middle - linear @ centre)[:, None]])
 
 
 def letterbox_map(rng: np.random.Generator, source: Size, target: Size) -> npt.NDArray[np.float64]:
@@ -181,6 +212,8 @@ def _saturate(image: npt.NDArray[np.uint8], amount: float) -> npt.NDArray[np.uin
 def view(rng: np.random.Generator, sample: Sample, target: Size, strength: Augmentation) -> Item:
     """A random view of `sample` at `target` size, its colours untouched."""
     size = sample.image.shape[0], sample.image.shape[1]
+    if strength.geometry == "square":
+        return warp(sample, square_map(rng, size, target, strength), target)
     letterboxed = rng.random() < strength.letterbox
     mapping = letterbox_map(rng, size, target) if letterboxed else random_map(rng, size, target, strength)
     return warp(sample, mapping, target)
