@@ -58,10 +58,15 @@ def _train(arguments: argparse.Namespace) -> None:
     config, first = _prepared(arguments)
 
     from training.distributed import processes
+    from training.stacking import with_predictions, without_fold
     from training.trainer import train
 
     with processes(arguments.device):
         bank = _bank(arguments, config)
+        if arguments.fold:
+            bank = without_fold(bank, *arguments.fold)
+        if arguments.base_depths:
+            bank = with_predictions(bank, arguments.base_depths)
         train(config, bank, arguments.weights, arguments.out, arguments.resume, arguments.device, first)
 
 
@@ -191,11 +196,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Train and export the served networks.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    from training import stack_command
+
     command = commands.add_parser("train", help="train a recipe", description="Train a recipe to its last step.")
     _add_recipe(command)
     command.add_argument("--out", type=Path, required=True, help="folder of the run, e.g. runs/first_network")
     command.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    command.add_argument("--fold", type=stack_command.fold, metavar="K/N", help="leave this fold of the scenes out")
+    command.add_argument("--base-depths", type=Path, metavar="DIR", help="base predictions that `stack` wrote")
     command.set_defaults(run=_train)
+
+    command = commands.add_parser(
+        "stack",
+        help="predict by base networks",
+        description="Keeps what base networks say of every sample, out of fold where they were trained without it.",
+    )
+    stack_command.add_arguments(command)
 
     command = commands.add_parser(
         "lr-range", help="find a learning rate", description="Plot the loss of a recipe while the learning rate rises."

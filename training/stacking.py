@@ -141,14 +141,21 @@ def write_predictions(bank: Bank, sets: Mapping[str, BaseSet], about: Mapping[st
     return made
 
 
+def in_metres(sample: Sample) -> bool:
+    """Whether base networks and meta-learner can learn from a sample."""
+    return sample.metric and sample.inverse_depth is not None
+
+
 def with_predictions(bank: Bank, folder: Path) -> Bank:
-    """The same samples, each with what the base networks said of it.
+    """The samples in metres, each with what the base networks said of it.
 
     Raises:
         TrainingError: No predictions there, of one of them, or of another size.
     """
     if not (folder / ABOUT).is_file():
         raise TrainingError(f"no base predictions in {folder}: `python -m training stack` makes them")
+
+    bank = bank.only(in_metres)
 
     def attached(samples: Sequence[Sample]) -> list[Sample]:
         return [replace(sample, base_depths_m=_read(folder, sample)) for sample in samples]

@@ -1,3 +1,4 @@
+import argparse
 import dataclasses
 import json
 
@@ -9,6 +10,7 @@ from training.data.bank import Bank, Batch, is_held_out
 from training.data.transforms import warp, whole_map
 from training.errors import TrainingError
 from training.models.meta_learner import BASES
+from training.stack_command import by_fold, fold
 from training.stacking import (
     FINAL,
     BaseSet,
@@ -26,7 +28,8 @@ def scenes(sample_of):
 
     def frames(scene):
         return [
-            dataclasses.replace(sample_of(seed, 32, 64), name=f"rooms/{scene}_{seed}", scene=scene) for seed in (1, 2)
+            dataclasses.replace(sample_of(seed, 32, 64), name=f"rooms/{scene}_{seed}", scene=scene, metric=True)
+            for seed in (1, 2)
         ]
 
     return Bank({"rooms": {scene: frames(scene) for scene in map(str, range(12))}}, frames("kept"))
@@ -145,3 +148,21 @@ def test_base_depths_move_with_the_picture_into_the_batch(sample_of):
     assert torch.equal(batch.to("cpu").base_depths_m, batch.base_depths_m)
     without = warp(sample_of(1, 32, 64), mapping, (64, 128))
     assert Batch.of([item, without]).to("cpu").base_depths_m is None
+
+
+def test_base_arguments():
+    found = by_fold(["adabins=a", "bts=b", "lapdepth=c", "1:adabins=d", "1:bts=e", "1:lapdepth=f=g"])
+    assert set(found) == {FINAL, "1"}
+    assert str(found["1"]["lapdepth"]) == "f=g"
+    with pytest.raises(TrainingError, match="--base: no bts of fold final"):
+        by_fold(["adabins=a", "lapdepth=c"])
+    for wrong in ("adabins", "midas=a", "x:bts=a"):
+        with pytest.raises(TrainingError, match=f"--base {wrong}: expected"):
+            by_fold([wrong])
+
+
+@pytest.mark.parametrize("text", ["3/3", "x", "1", "-1/2", "0/0"])
+def test_wrong_folds_are_named(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not FOLD/FOLDS"):
+        fold(text)
+    assert fold("1/3") == (1, 3)

@@ -197,9 +197,14 @@ class Batch:
 
     def to(self, device: str) -> "Batch":
         """The same on `device`."""
-        bases = None if self.base_depths_m is None else self.base_depths_m.to(device)
-        needed = [name for name in Batch.__dataclass_fields__ if name != "base_depths_m"]
-        return Batch(*(getattr(self, name).to(device) for name in needed), bases)
+        return Batch(
+            self.image.to(device),
+            self.inverse_depth.to(device),
+            self.person.to(device),
+            self.shift_known.to(device),
+            self.metric.to(device),
+            None if self.base_depths_m is None else self.base_depths_m.to(device),
+        )
 
     @classmethod
     def of(cls, items: list[Item]) -> "Batch":
