@@ -5,8 +5,7 @@ from typing import Protocol
 
 from service.door import Door
 from service.errors import Overloaded
-from service.metrics import Metrics
-from service.settings import Settings
+from service.gateway import Gateway
 
 _RESERVED_DESCRIPTORS = 256
 """For everything that is no connection: listeners, gRPC, workers, files. With none left at all uvloop spins on accept,
@@ -25,23 +24,29 @@ class Connections:
     """What all connections of one server share: the rules, and who waits without a request.
 
     Args:
-        settings: the rules.
-        metrics: where refusals are counted.
+        gateway: has the rules, counts refusals, and knows when it is about to stop.
         door: who is let in.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, door: Door) -> None:
+    def __init__(self, gateway: Gateway, door: Door) -> None:
+        settings = gateway.settings
+        self._gateway = gateway
         self.header_timeout_s = settings.header_timeout_s
         self.grace_s = settings.body_grace_s
         self.min_bytes_per_s = settings.min_body_bytes_per_s
         self.max_connections = raise_descriptor_limit(settings.max_connections)
-        self.metrics = metrics
+        self.metrics = gateway.metrics
         self.door = door
         self.turned_away = 0
         self._fresh: dict[Connection, None] = {}
         """Without a request yet, or any more: these give way first."""
         self._resting: dict[Connection, None] = {}
         """Between two requests."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether every answer is to be its connection's last: clients go elsewhere before the gateway stops."""
+        return self._gateway.draining
 
     def enter(self, connection: Connection, others: int) -> None:
         """A new connection beside `others`: makes room for it, or raises Overloaded when all of them are busy."""

@@ -217,7 +217,8 @@ class GuardedProtocol(H11Protocol):
             return message
 
         async def send_and_close(message: ASGISendEvent) -> None:
-            if message["type"] == "http.response.start" and (self._unread() or self._failure is not None):
+            last = self._unread() or self._failure is not None or self._shared.ending
+            if last and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), CLOSE_HEADER]
             await send(message)
 
@@ -307,6 +308,7 @@ class GuardedProtocol(H11Protocol):
         self._unset_keepalive_if_required()
         close = (
             not head.keep
+            or self._shared.ending
             or head.body_bytes > _KEPT_BODY_BYTES
             or received > head.body_bytes  # who does not wait for answers may have sent thousands, all to be refused
         )

@@ -1,6 +1,7 @@
 """Runs the gateway, with the embedded Triton when no other is named, and stops both in order.
 
-On SIGTERM or Ctrl-C: readiness turns 503, the listener closes, requests in flight end, then Triton stops.
+On SIGTERM or Ctrl-C: readiness turns 503 and every answer is its connection's last, so that clients go elsewhere; then
+the listener closes, requests in flight end, and Triton stops.
 """
 
 import asyncio
@@ -74,7 +75,7 @@ def make_server(app: FastAPI) -> GatewayServer:
     """The server of an application of `create_app` behind the guarded HTTP edge; needs a running loop."""
     gateway: Gateway = app.state.gateway
     settings = gateway.settings
-    protocol = partial(GuardedProtocol, Connections(settings, gateway.metrics, app.state.door))
+    protocol = partial(GuardedProtocol, Connections(gateway, app.state.door))
     config = uvicorn.Config(
         app,
         http=cast(type[asyncio.Protocol], protocol),  # h11: httptools takes headers of any size

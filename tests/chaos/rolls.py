@@ -1,5 +1,6 @@
 """F22 to F24: gateways, Tritons and versions of a model come and go under load, and nobody notices."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from .arena import Arena, Gateway, Triton, until
 from .fault import Skip, Unmet, fault
 from .healing import PATIENT, free_port, process_below
 from .operator import administered
+from .pictures import photo
 from .process import Process
 from .steady import Steady
 
@@ -49,6 +51,44 @@ async def everything_in_turn(arena: Arena) -> str:
         await users.until_sent(5_000)
     users.check()
     return f"{users.summary()}, over {stops} stops"
+
+
+@fault(
+    "F22b",
+    "a gateway stopped by SIGTERM while 12 clients ask it without a pause, on connections that they keep; no proxy",
+    expected="0 failed: every client is told to connect anew, and finds the other gateway",
+    without="drain",
+    timeout_s=60.0,
+)
+async def kept_connections(arena: Arena) -> str:
+    gateways = [await arena.gateway(drain_s=1.0, max_wait_s=30) for _ in range(2)]
+    asked, ended = [0, 0], asyncio.Event()
+
+    async def client(number: int) -> None:
+        at, wire = 0, await gateways[0].connect()
+        while not ended.is_set() or at == 0:
+            (await wire.ask("POST", "/depth?format=json", photo(number))).expect(200)
+            asked[at] += 1
+            if not wire.reusable:
+                at, wire = 1, await gateways[1].connect()
+
+    def answered(at: int) -> bool:
+        for each in clients:
+            if each.done():
+                each.result()  # raises what it has seen
+        return asked[at] > 200
+
+    clients = [asyncio.create_task(client(number)) for number in range(12)]
+    try:
+        await until(lambda: answered(0), 20.0, "200 answers")
+        took_s = await _stop(gateways[0], signal.SIGTERM)
+        await until(lambda: answered(1), 20.0, "200 answers of the other")
+        ended.set()
+        await asyncio.gather(*clients)
+    finally:
+        for task in clients:
+            task.cancel()
+    return f"0 of {sum(asked)} failed, ended {took_s:.1f} s after SIGTERM"
 
 
 @fault(

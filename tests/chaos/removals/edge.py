@@ -55,3 +55,13 @@ def _encoding_refused() -> None:
 
     gateway.read_parts = upload.read_parts = read_parts
     lock.check_head = lambda *head: None
+
+
+@without("drain")
+def _drain() -> None:
+    """SIGTERM closes the listener and every connection without a request at once, as in uvicorn."""
+    import uvicorn
+
+    from service.server import GatewayServer
+
+    GatewayServer.handle_exit = uvicorn.Server.handle_exit  # type: ignore[method-assign]
