@@ -1,5 +1,7 @@
 """`python -m training import`, from a file in the authors' layout to a checkpoint, and on to an exported model."""
 
+import json
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def test_every_importer_has_a_network():
 
 
 def test_what_can_be_pulled_can_be_imported():
-    assert {entry.network for entry in CATALOGUE.values()} - {"focus_on_depth_vit_base"} <= set(IMPORTERS)
+    assert {entry.network for entry in CATALOGUE.values()} <= set(IMPORTERS)
 
 
 def test_a_published_file_becomes_a_checkpoint_that_says_where_it_is_from(published, tmp_path, capsys):
@@ -70,3 +72,17 @@ def test_mistakes_are_one_line(published, tmp_path, capsys, name, message):
     assert message in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_it_is_exported_and_agrees_with_torch_at_every_size(published, tmp_path, capsys):
+    assert imported(published, tmp_path)[0] == 0
+    options = ["--model", "depth_anything", "--size", "70x70", "--size", "56x70", "--license", "Apache-2.0"]
+    options += ["--repository", str(tmp_path / "repository"), "--threads", "1"]
+    assert main(["export", "--checkpoint", str(tmp_path / "runs" / "imported.pt"), *options]) == 0
+    folder = tmp_path / "repository" / "depth_anything"
+    said = json.loads((folder / "1" / "metadata.json").read_text())
+    assert said["outputs"] == ["inverse_depth"]
+    assert said["config"]["imported_sha256"] == file_sha256(published)
+    for runtime in ("onnxruntime", "openvino_f32", "torchscript"):
+        assert said["parity"][runtime]["depth_largest"] < 1e-4  # of the largest inverse depth
+    assert "Apache-2.0" in (folder / "config.pbtxt").read_text()

@@ -8,7 +8,7 @@ from training.checkpoint import Checkpoint, source_revision
 from training.config import ImportedConfig
 from training.errors import TrainingError
 from training.export import file_sha256
-from training.importers import depth_anything, dpt
+from training.importers import depth_anything, dpt, focus_on_depth
 from training.importers.layout import Layout, read_state, translate
 from training.models import create_model
 
@@ -23,6 +23,9 @@ IMPORTERS: MappingProxyType[str, Sequence[Layout]] = MappingProxyType(
         "dpt_large_ade20k": dpt.SEGMENTATION,
         "dpt_tiny": dpt.DEPTH,
         "dpt_ade20k_tiny": dpt.SEGMENTATION,
+        "focus_on_depth_vit_base": focus_on_depth.LAYOUTS,
+        "focus_on_depth_vit_large": focus_on_depth.LAYOUTS,
+        "focus_on_depth_vit_base_tiny": focus_on_depth.LAYOUTS,
     }
 )
 """Layouts known of each network that can be imported."""

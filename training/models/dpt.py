@@ -72,7 +72,7 @@ def tokens_after(body: Any, patches: Tensor, placed: Tensor, blocks: Sequence[in
 
 def as_picture(tokens: Tensor, rows: int, columns: int) -> Tensor:
     """(B, rows * columns, C) -> (B, C, rows, columns)."""
-    return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], rows, columns)
 
 
 def resampling(width: int, channels: Sequence[int]) -> nn.ModuleList:
@@ -199,7 +199,7 @@ class Fusion(nn.Module):
         """Features, fine to coarse -> (B, width, 2 h, 2 w) for the finest of h x w."""
         narrowed = [narrow(feature) for narrow, feature in zip(self.narrow, features, strict=True)]
         finest = narrowed[0].shape[-2:]
-        x = narrowed.pop()
+        x: Tensor = narrowed.pop()
         for level in reversed(range(len(self.refine))):
             size = narrowed[-1].shape[-2:] if narrowed else (2 * finest[0], 2 * finest[1])
             x = F.interpolate(self.refine[level](x), size=size, mode="bilinear", align_corners=True)
@@ -286,7 +286,7 @@ class Dpt(nn.Module):
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Those of the transformer (and the convolutions before it), which are pretrained."""
-        parameters: Iterator[nn.Parameter] = self.encoder.body.parameters()  # type: ignore[union-attr, operator]
+        parameters: Iterator[nn.Parameter] = self.encoder.body.parameters()  # type: ignore[union-attr]  # all have one
         return parameters
 
     def forward(self, image: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ def _resampled(positions: Tensor, vertical: Tensor, horizontal: Tensor) -> Tenso
     first, grid = positions[:, :1], positions[0, 1:]
     side, channels = vertical.shape[1], grid.shape[1]
     # products of matrices, not of batches: OpenVINO refuses factors of unequal rank where a size is free
-    tall = (vertical @ grid.reshape(side, side * channels)).unflatten(1, (side, channels))
-    new = (horizontal @ tall.transpose(0, 1).flatten(1)).unflatten(1, (-1, channels)).transpose(0, 1)
+    tall = (vertical @ grid.reshape(side, side * channels)).view(-1, side, channels)
+    new = (horizontal @ tall.transpose(0, 1).flatten(1)).view(horizontal.shape[0], -1, channels).transpose(0, 1)
     return torch.cat((first, new.flatten(0, 1)[None]), dim=1)
 
 
