@@ -280,7 +280,7 @@ async def _run(rounds: int, seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overload", description=__doc__)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each unloaded and each full run; overload twice")
+    parser.add_argument("--seconds", type=float, default=4.5, help="of each unloaded and each full run; overload twice")
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
     said = machine()

@@ -23,7 +23,7 @@ _K6 = "k6"
 _Moment = tuple[float, dict[str, float]]
 """`time.monotonic()` seconds, and the processor time of each process by then."""
 _FRUGAL = {"GOMAXPROCS": "1", "GOGC": "off", "GOMEMLIMIT": "3GiB"}
-"""What k6 needs is taken from what it measures: half of that was collecting garbage, on all processors."""
+"""What k6 needs is taken from what it measures: collecting garbage, on all processors, was a third of it."""
 
 
 class LoadError(Exception):
