@@ -1,12 +1,15 @@
 import copy
+import hashlib
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from training.errors import TrainingError
 from training.models import create_model
 from training.models.encoder_decoder import TransposedDecoder
+from training.models.encoder_weights import load_encoder
 from training.models.frozen import freeze
 from training.models.resnet import ResNetEncoder
 
@@ -108,3 +111,19 @@ def test_a_part_that_is_not_there_is_named():
 def test_an_encoder_that_is_no_residual_network_is_refused(name):
     with pytest.raises(TrainingError, match=f"encoder {name}"):
         ResNetEncoder(name)
+
+
+def test_a_file_with_torchvisions_names_starts_the_encoder(tmp_path):
+    torch.manual_seed(1)
+    published, encoder = timm.create_model("resnet10t").eval(), ResNetEncoder("resnet10t").eval()
+    state = {key: value for key, value in published.state_dict().items() if not key.endswith("num_batches_tracked")}
+    path = tmp_path / "resnet10t.pth"
+    torch.save(state, path)
+    load_encoder(encoder, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(encoder(image)[-1], published.forward_features(image))
+    del state["layer3.0.conv1.weight"]
+    torch.save(state, path)
+    with pytest.raises(TrainingError, match=r"no tensor layer3\.0\.conv1\.weight"):
+        load_encoder(encoder, path, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from training.errors import TrainingError
 from training.models.ghostnet import GhostNetEncoder
 from training.models.mobilenet_v2 import MobileNetV2
+from training.models.resnet import ResNetEncoder
 from training.models.timm_encoder import TimmEncoder
 from training.models.vit import VitEncoder
 
@@ -53,6 +54,11 @@ def load_encoder(encoder: nn.Module, path: Path, sha256: str) -> None:
         encoder.adopt(_take(path, stored, wanted, names.__getitem__))
     elif isinstance(encoder, GhostNetEncoder):
         encoder.adopt(_take(path, stored, encoder.wanted_state(), str))
+    elif isinstance(encoder, ResNetEncoder):
+        # torchvision's names are timm's, but its files do not count the batches a norm has seen
+        own = encoder.body.state_dict()
+        wanted = {key: value for key, value in own.items() if not key.endswith("num_batches_tracked")}
+        encoder.body.load_state_dict(own | _take(path, stored, wanted, str))
     elif isinstance(encoder, VitEncoder):
         encoder.body.load_state_dict(_take(path, stored, encoder.body.state_dict(), str))
     else:
