@@ -111,7 +111,7 @@ def metres16(depth_m: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float, f
         stored uint16 (H, W), scale, offset with metres = stored * scale + offset, as `quantise16`.
     """
     values = finite(depth_m)
-    scale = 0.001 if float(values.max()) <= _LEVELS_16 * 0.001 else 0.01
+    scale = 0.001 if float(values.max()) < (_LEVELS_16 + 0.5) * 0.001 else 0.01
     stored = np.rint(values * np.float32(1 / scale))
     return np.clip(stored, 0, _LEVELS_16).astype(np.uint16), scale, 0.0
 

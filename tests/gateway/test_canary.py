@@ -1,12 +1,13 @@
 """The canary on a fake client: when a model counts as ready, and who is told."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from fakes import FakeDepthClient
 
 from service.canary import Canary, Reason
-from service.contract import CANARY_SIZE
+from service.contract import CANARY_SIZE, MODELS, ModelSpec
 from service.errors import (
     ContractViolation,
     DeadlineExceeded,
@@ -114,5 +115,30 @@ def test_failures_are_handed_on_and_the_return_is_seen_soon() -> None:
         watch.cancel()
         with pytest.raises(asyncio.CancelledError):
             await watch
+
+    asyncio.run(scenario())
+
+
+class Slow(FakeDepthClient):
+    """Another model than the contract's, which takes 30 ms."""
+
+    async def spec(self, model: str) -> ModelSpec:
+        return replace(MODELS["focus_on_depth"], name=model, canary_size=(96, 128))
+
+    async def infer(self, model, image, *, outputs=None, timeout_s, request_id=None):  # type: ignore[no-untyped-def]
+        await asyncio.sleep(0.03)
+        self.timeout_s = timeout_s
+        return await super().infer(model, image, timeout_s=timeout_s)
+
+
+def test_a_slow_model_of_the_users_own_is_probed_at_its_size_rarely_and_with_patience() -> None:
+    async def scenario() -> None:
+        client = Slow()
+        canary = Canary(client, "depth_large", period_s=0.01)
+        watch = asyncio.create_task(canary.run())
+        await asyncio.sleep(0.4)
+        watch.cancel()
+        assert client.calls == [("depth_large", (96, 128, 3))]  # the next one 0.6 s after the first and not 0.01
+        assert client.timeout_s == 10
 
     asyncio.run(scenario())

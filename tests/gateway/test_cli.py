@@ -31,7 +31,8 @@ def test_help_shows_examples() -> None:
     ("arguments", "environment", "said", "status"),
     [
         (["serve", "--port", "70000"], {}, "setting port", 2),
-        (["serve"], {"DEPTHLENS_DEPTH_MODEL": "nope"}, "setting depth_model", 2),
+        (["serve"], {"DEPTHLENS_DEPTH_MODEL": "No Name"}, "setting depth_model", 2),
+        (["serve"], {"DEPTHLENS_DEPTH_MODEL": "nope"}, "nope is not in the repository model_repository, which has", 2),
         (["serve"], {"DEPTHLENS_MAX_INFLIGHT": "0"}, "setting max_inflight", 2),
         (["serve"], {"DEPTHLENS_TRUSTED_PROXIES": "127.0.0.1, nonsense"}, "setting trusted_proxies", 2),
         (["serve"], {"DEPTHLENS_API_KEY_HASHES": f"{hash_of('a')},dl_secret"}, "setting api_key_hashes", 2),

@@ -153,6 +153,20 @@ def test_guided_upsampling_leaves_flat_parts_alone() -> None:
     assert np.allclose(depth.upsample_guided(np.full((20, 30), 0.7, np.float32), photo), 0.7)
 
 
+def test_metres_in_16_bits() -> None:
+    stored, scale, offset = depth.metres16(np.array([[0.001, 1.0004, 65.535]], np.float32))
+    assert (stored.tolist(), scale, offset) == ([[1, 1000, 65_535]], 0.001, 0)
+    stored, scale, offset = depth.metres16(np.array([[0.5, 65.54, 80.0, 700.0]], np.float32))
+    assert (stored.tolist(), scale, offset) == ([[50, 6554, 8000, 65_535]], 0.01, 0)
+
+
+def test_inverse_of_depth_and_back() -> None:
+    metres = np.array([[0.5, 4.0, 80.0]], np.float32)
+    assert depth.inverted(metres).tolist() == [[2, 0.25, pytest.approx(0.0125)]]
+    assert np.allclose(depth.inverted(depth.inverted(metres)), metres)
+    assert depth.inverted(np.zeros((1, 1), np.float32))[0, 0] == 1000
+
+
 def test_matte_in_8_bits() -> None:
     person = np.array([[0, 0.5, 1], [np.nan, -1, 2]], np.float32)
     assert matte.to_uint8(person).tolist() == [[0, 128, 255], [0, 0, 255]]
