@@ -21,7 +21,7 @@ _PUBLISHED = Layout(
 _TRANSFORMERS = Layout(
     mark="backbone.embeddings.cls_token",
     names={
-        "encoder.body.cls_token": "backbone.embeddings.cls_token",
+        "encoder.body.cls_token": "backbone.embeddings.cls_token",  # nosec B105  # no password: a token of a transformer
         "encoder.body.pos_embed": "backbone.embeddings.position_embeddings",
         "encoder.body.patch_embed.proj.": "backbone.embeddings.patch_embeddings.projection.",
         "encoder.body.norm.": "backbone.layernorm.",
