@@ -16,6 +16,7 @@ from training.comparison.headlines import HEADLINES
 from training.comparison.judging import IN_METRES, Judged, Picture
 from training.comparison.latency import interleaved
 from training.comparison.relations import RELATIONS, Relation, check, choose, difference
+from training.config import TrainConfig, load_config
 from training.data.bank import is_held_out
 from training.data.sample import Sample
 from training.errors import TrainingError
@@ -111,18 +112,19 @@ def recipes(tmp_path, tiny_values):
 
 
 def test_systems_come_after_those_they_start_from(recipes, tmp_path):
-    found = runs.systems(recipes(student={}, teacher={}, other={}), tmp_path / "out", {"student": {"all": "teacher"}})
+    paths = recipes(student={"starts_from": {"all": "../teacher/last.pt"}}, teacher={}, other={})
+    found = runs.systems(paths, tmp_path / "out")
     assert [system.name for system in found] == ["teacher", "other", "student"]
-    assert found[-1].starts == {"all": "teacher"}
+    assert found[-1].needs == ("teacher",)
     assert found[-1].folder == tmp_path / "out" / "student"
 
 
 def test_systems_that_cannot_be_ordered(recipes, tmp_path):
-    paths = recipes(a={}, b={})
+    paths = recipes(a={"starts_from": {"all": "../b/last.pt"}}, b={"starts_from": {"all": "../a/last.pt"}})
     with pytest.raises(TrainingError, match="recipes need each other in a circle: a, b"):
-        runs.systems(paths, tmp_path, {"a": {"all": "b"}, "b": {"all": "a"}})
+        runs.systems(paths, tmp_path)
     with pytest.raises(TrainingError, match="a starts from b: give their recipes too"):
-        runs.systems(paths[:1], tmp_path, {"a": {"all": "b"}})
+        runs.systems(paths[:1], tmp_path)
     (tmp_path / "more").mkdir()
     again = tmp_path / "more" / "a.yaml"
     again.write_text(paths[0].read_text())
@@ -142,8 +144,8 @@ def test_a_run_of_another_recipe_is_not_taken_for_finished(recipes, tmp_path):
 
 
 def test_a_recipe_of_no_steps_is_put_together(recipes, tmp_path):
-    none = {"steps": 0, "final_steps": 0, "seed": 2}
-    first, copy = runs.systems(recipes(first={}, copy=none), tmp_path / "out", {"copy": {"all": "first"}})
+    none = {"steps": 0, "final_steps": 0, "seed": 2, "starts_from": {"all": "../first/last.pt"}}
+    first, copy = runs.systems(recipes(first={}, copy=none), tmp_path / "out")
     state = make_network(first.config, FirstWeights()).state_dict()
     save_checkpoint(first.checkpoint, Checkpoint(4, state, state, {}, first.config, "abc", {}))
     (first.folder / runs.DONE).write_text(file_sha256(first.recipe))
@@ -197,17 +199,16 @@ def test_recipes_are_trained_compared_and_kept_whatever_becomes_of_others(
     paths = recipes(
         focus_on_depth=short,
         other=short | {"seed": 2},
-        cnn_transformer_first_stage=short | {"sources": {"nowhere": 1}},
-        cnn_transformer_multi_stage=short,
+        wrong=short | {"sources": {"nowhere": 1}},
+        later=short | {"starts_from": {"all": "../wrong/last.pt"}},
     )
     assert main(arguments(paths, truth_folder, scenes, tmp_path, "--jobs", "2")) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert errors == [
-        "error: not trained: cnn_transformer_first_stage: sources without samples: nowhere; there are synthetic_cc0; "
-        "cnn_transformer_multi_stage: needs cnn_transformer_first_stage"
+        "error: not trained: wrong: sources without samples: nowhere; there are synthetic_cc0; later: needs wrong"
     ]
     text = (tmp_path / "page" / "mono.md").read_text()
-    assert "- **cnn_transformer_first_stage** was not trained: sources without samples: nowhere" in text
+    assert "- **wrong** was not trained: sources without samples: nowhere" in text
     assert "| focus_on_depth | `focus_on_depth_tiny` | relative | 1.81 |" in text
     assert "| other | 2 | " in text  # two held-out scenes
     assert (tmp_path / "page" / "mono.png").stat().st_size > 1000
@@ -256,3 +257,22 @@ def test_claims_and_headlines_are_about_recipes_that_exist():
     named = {name for relation in RELATIONS for name in relation.better + relation.worse}
     named |= {headline.ours for headline in HEADLINES}
     assert named <= there
+
+
+def test_every_system_has_the_same_budget():
+    folder = Path(__file__).parents[2] / "training" / "configs" / "compare"
+    configs = {path.stem: load_config(path) for path in folder.glob("*.yaml")}
+    own = {"task", "model", "steps", "starts_from", "frozen", "loss_form", "select_by"}
+    shared = [
+        {
+            key: value
+            for key, value in config.flat().items()
+            if key in TrainConfig.__dataclass_fields__ and key not in own
+        }
+        for config in configs.values()
+    ]
+    assert all(values == shared[0] for values in shared)
+    steps = {name: config.steps for name, config in configs.items()}
+    assert steps.pop("stacked_average") == 0  # nothing is trained
+    stages = steps.pop("cnn_transformer_first_stage"), steps.pop("cnn_transformer_multi_stage")
+    assert {sum(stages), *steps.values()} == {sum(stages)}

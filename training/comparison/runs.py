@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -13,7 +13,6 @@ from torch import nn
 from tqdm import tqdm
 
 from training.checkpoint import Checkpoint, adopt, load_checkpoint, save_checkpoint, source_revision
-from training.comparison.plan import STARTS
 from training.config import TrainConfig, load_config
 from training.errors import TrainingError
 from training.export import file_sha256
@@ -37,13 +36,13 @@ class System:
         recipe: The YAML file; the system is called after it.
         config: What it says.
         folder: Of the run.
-        starts: Part of its network -> name of the system it starts from.
+        needs: Names of the systems that parts of its network start from.
     """
 
     recipe: Path
     config: TrainConfig
     folder: Path
-    starts: Mapping[str, str]
+    needs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,13 +77,12 @@ def network_of(path: Path) -> nn.Module:
     return network.eval()
 
 
-def systems(recipes: Sequence[Path], out: Path, starts: Mapping[str, Mapping[str, str]] = STARTS) -> list[System]:
-    """The systems of some recipes, each after those it needs.
+def systems(recipes: Sequence[Path], out: Path) -> list[System]:
+    """The systems of some recipes, each after those whose checkpoints it starts from, named as `../NAME/last.pt`.
 
     Args:
         recipes: YAML files.
         out: Folder of the runs.
-        starts: See `STARTS`.
 
     Raises:
         TrainingError: A recipe cannot be read, two share a name, one that is needed is not among them, or they need
@@ -95,14 +93,15 @@ def systems(recipes: Sequence[Path], out: Path, starts: Mapping[str, Mapping[str
         if path.stem in found:
             raise TrainingError(f"two recipes are called {path.stem}: {found[path.stem].recipe} and {path}")
         config = load_config(path)
-        found[path.stem] = System(path, config, out / path.stem, starts.get(path.stem, {}))
+        needs = tuple(sorted({Path(first).parent.name for first in config.starts_from.values()}))
+        found[path.stem] = System(path, config, out / path.stem, needs)
     for system in found.values():
-        missing = sorted(set(system.starts.values()) - set(found))
+        missing = [name for name in system.needs if name not in found]
         if missing:
             raise TrainingError(f"{system.name} starts from {', '.join(missing)}: give their recipes too")
     ordered: dict[str, System] = {}
     while len(ordered) < len(found):
-        ready = [s for s in found.values() if s.name not in ordered and set(s.starts.values()) <= set(ordered)]
+        ready = [s for s in found.values() if s.name not in ordered and set(s.needs) <= set(ordered)]
         if not ready:
             circle = sorted(set(found) - set(ordered))
             raise TrainingError(f"recipes need each other in a circle: {', '.join(circle)}")
@@ -148,9 +147,9 @@ def train_all(ordered: Sequence[System], arguments: Sequence[str], jobs: int) ->
     try:
         while waiting or running:
             for system in list(waiting):
-                lost = sorted({name for name in system.starts.values() if name in failed})
+                lost = [name for name in system.needs if name in failed]
                 unfinished = {other.name for other in (*waiting, *(one.system for one in running))}
-                blocked = bool(unfinished & set(system.starts.values()))
+                blocked = bool(unfinished & set(system.needs))
                 if lost:
                     failed[system.name] = f"needs {', '.join(lost)}"
                     waiting.remove(system)
@@ -178,13 +177,10 @@ def train_all(ordered: Sequence[System], arguments: Sequence[str], jobs: int) ->
     return failed
 
 
-def _parts(system: System) -> dict[str, Path]:
-    return {part: system.folder.parent / name / LAST for part, name in system.starts.items()}
-
-
 def _assemble(system: System) -> None:
-    """Writes the checkpoint of a recipe of 0 steps."""
-    network = make_network(system.config, FirstWeights(parts=_parts(system)))
+    """Writes the checkpoint of a recipe of 0 steps: nothing but the parts that it starts from."""
+    system.folder.mkdir(parents=True, exist_ok=True)
+    network = make_network(system.config, FirstWeights(), system.folder)
     state = network.state_dict()
     save_checkpoint(system.checkpoint, Checkpoint(0, state, state, {}, system.config, source_revision(), {}))
     (system.folder / DONE).write_text(file_sha256(system.recipe) + "\n")
@@ -193,12 +189,7 @@ def _assemble(system: System) -> None:
 def _start(system: System, arguments: Sequence[str]) -> _Running:
     system.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "training", "train", "--config", str(system.recipe), "--out", str(system.folder)]
-    resumed = system.checkpoint.is_file()
-    more = (
-        ["--resume"]
-        if resumed
-        else [word for part, path in _parts(system).items() for word in ("--start", f"{part}={path}")]
-    )
+    more = ["--resume"] if system.checkpoint.is_file() else []
     with (system.folder / LOG).open("ab") as log:
         process = subprocess.Popen([*command, *arguments, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     return _Running(system, process, tqdm(total=system.config.steps, desc=system.name, unit="step"))
