@@ -45,8 +45,8 @@ bench-refocus: $(VENV)/.test ## Refocused pictures against ray-traced truth, int
 bench-overload: $(VENV)/.test ## Ten times the load that can be served, and a greedy client, into docs/results/overload.md
 	$(BIN)/python -m tests.benchmarks.overload
 
-export: $(VENV)/.test ## Export a checkpoint into the model repository: make export CHECKPOINT=runs/.../last.pt
-	$(BIN)/python -m training export --checkpoint $(CHECKPOINT)
+export: $(VENV)/.test ## Export a checkpoint into the model repository: make export CHECKPOINT=runs/.../last.pt [MODEL=depth_...]
+	$(BIN)/python -m training export --checkpoint $(CHECKPOINT) $(if $(MODEL),--model $(MODEL))
 
 train-smoke: $(VENV)/.test ## Render, train, resume, evaluate, export and serve a tiny network: five minutes on two cores
 	tests/e2e/train-smoke

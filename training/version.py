@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,8 @@ def write_version(
         }
         (folder / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n")
     if not in_git or not (repository / spec.name / "config.pbtxt").exists():
-        write_config(repository, spec.name, network_config(spec, bf16=bf16))
+        said = spec if bf16 else replace(spec, precision="float32")
+        write_config(repository, spec.name, network_config(said, bf16=bf16))
     return metadata
 
 

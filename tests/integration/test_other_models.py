@@ -238,6 +238,7 @@ def test_models_say_what_they_take_and_give(running: Running) -> None:
     stacked, meta = listed["depth_stacked"], listed["depth_meta"]
     assert (stacked["kind"], stacked["ready"], stacked["depth_kind"]) == ("ensemble", True, "metric")
     assert (stacked["sizes"], stacked["license"]) == ([list(size) for size in SIZES], "MIT")
+    assert (listed["depth_far"]["precision"], stacked["precision"]) == ("float32", "that of its steps")
     assert (meta["tasks"], [tensor["name"] for tensor in meta["inputs"]]) == (
         [],
         ["image", "adabins_m", "bts_m", "lapdepth_m"],
