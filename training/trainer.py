@@ -220,6 +220,9 @@ def train(
         if log and improved:
             save_checkpoint(out / BEST, run.checkpoint(config, commit))
     bar.close()
+    if log and not (out / LAST).is_file():  # a recipe of no steps: nothing but the parts that it starts from
+        _validate(run, config, bank, log)
+        save_checkpoint(out / LAST, run.checkpoint(config, commit))
     if log:
         failures = {"broken": bank.broken, "failed": sampler.failed}
         log.finished({"steps": run.step, "commit": commit, "metrics": run.metrics, "best": run.best} | failures)

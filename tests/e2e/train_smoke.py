@@ -1,6 +1,7 @@
 """The whole way of a network in small: rendered, trained, stopped, resumed, evaluated, exported, served, asked.
 
 Every part is the command a user would type, in a process of its own; everything is written below a temporary folder.
+After that every other recipe goes the same way in short: `every_recipe.py`.
 """
 
 import io
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "training/configs/smoke.yaml"
 SCENES = 40
 SIZE = "96x128"
-LIMIT_S = 300
+LIMIT_S = 600
 """Of all parts together, on two free cores; a slower machine is told, not failed."""
 
 _PART_TIMEOUT_S = 900
@@ -189,6 +190,13 @@ def expected_depth(checkpoint: Path, photo: Path) -> np.ndarray:
     return predictor(served_network(load_checkpoint(checkpoint)))(read_rgb(photo))[0]
 
 
+def every_recipe(scenes: Path, out: Path, repository: Path) -> None:
+    """All recipes in small, what each took line by line."""
+    command = [sys.executable, str(Path(__file__).with_name("every_recipe.py")), *map(str, (scenes, out, repository))]
+    done = subprocess.run(command, cwd=ROOT, timeout=4 * _PART_TIMEOUT_S, check=False)
+    check(done.returncode == 0, f"a recipe did not come to its end; see its log below {out}")
+
+
 def run(folder: Path, clock: Clock) -> None:
     """All parts."""
     scenes, whole, stopped = folder / "scenes", folder / "whole", folder / "stopped"
@@ -227,6 +235,8 @@ def run(folder: Path, clock: Clock) -> None:
         print(f"model {headers['X-Model']}, version {headers['X-Model-Version']}: correlation {likeness:.4f}")
         # the service may run in bfloat16, which changes scale and shift a little but not the picture
         check(likeness > 0.98, f"the served answer has a correlation of {likeness:.3f} with the checkpoint's")
+    with clock.part("every recipe in small"):
+        every_recipe(scenes, folder / "every", repository)
 
 
 def main() -> int:

@@ -1,7 +1,11 @@
 import pytest
+import safetensors.torch
+import timm
 import torch
 
+from training.export import file_sha256
 from training.models import create_model
+from training.models.encoder_weights import load_encoder
 from training.models.focus_on_depth_vit import AddClass, FocusOnDepthVit, IgnoreClass, Unit
 from training.optimizer import encoder_parameters
 
@@ -68,3 +72,12 @@ def test_two_classes_and_one_logit_are_the_same_cross_entropy():
     target = torch.tensor([[[0, 1, 1]] * 3] * 2)
     one = torch.nn.functional.binary_cross_entropy_with_logits(classes[:, 1] - classes[:, 0], target.float())
     assert one.item() == pytest.approx(torch.nn.functional.cross_entropy(classes, target).item(), rel=1e-5)
+
+
+def test_the_transformer_starts_from_timms_own_weights(tmp_path):
+    stored = timm.create_model("vit_tiny_patch16_384")
+    path = tmp_path / "vit_tiny_patch16_384.safetensors"
+    safetensors.torch.save_file(stored.state_dict(), path)
+    network = create_model("focus_on_depth_vit_base_tiny")
+    load_encoder(network.encoder, path, file_sha256(path))
+    assert all(torch.equal(value, stored.state_dict()[key]) for key, value in network.encoder.state_dict().items())

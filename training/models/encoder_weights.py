@@ -61,6 +61,8 @@ def load_encoder(encoder: nn.Module, path: Path, sha256: str) -> None:
         encoder.body.load_state_dict(own | _take(path, stored, wanted, str))
     elif isinstance(encoder, VitEncoder):
         encoder.body.load_state_dict(_take(path, stored, encoder.body.state_dict(), str))
+    elif type(encoder).__module__.startswith("timm."):
+        encoder.load_state_dict(_take(path, stored, encoder.state_dict(), str))
     else:
         raise TrainingError(f"encoder weights {path}: none are known for {type(encoder).__name__}")
 

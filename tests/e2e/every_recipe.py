@@ -1,0 +1,126 @@
+"""Every recipe of `training/configs` in small: trained a few steps, stopped, resumed, judged, and its network exported.
+
+    every_recipe.py SCENES OUT REPOSITORY [PART OF A RECIPE'S PATH ...]
+
+Networks have tiny siblings, pictures are small, published weights are left out; all else is the recipe's own: task,
+losses, schedule, what is frozen, which other runs it starts from and who teaches it. All in one process, because
+importing torch a hundred times would take longer than the rest.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from itertools import groupby
+from pathlib import Path
+
+from training.__main__ import main
+from training.checkpoint import Checkpoint, load_checkpoint
+from training.comparison.runs import System, systems
+from training.config import load_config
+from training.models import MODELS
+
+CONFIGS = Path(__file__).resolve().parents[2] / "training" / "configs"
+STOP, STEPS = 2, 3
+CHANGES = {
+    "batch": "2",
+    "sizes": "[[64, 64]]",
+    "final_sizes": "[[64, 96]]",
+    "final_steps": "1",
+    "validate_every": "2",
+    "checkpoint_every": "1",
+    "paste": "0",
+    "encoder_weights": "''",
+    "network_weights": "''",
+    "sources": "{synthetic_cc0: 1.0}",
+}
+TINY = {  # of the first that a name begins with
+    "focus_on_depth_vit": "focus_on_depth_vit_base_tiny",
+    "focus_on_depth": "focus_on_depth_tiny",
+    "resnet50_encoder_decoder": "resnet50_encoder_decoder_tiny",
+    "adabins": "adabins_ghost_tiny",
+    "bts": "bts_ghost_tiny",
+    "lapdepth": "lapdepth_ghost_tiny",
+    "stacked_meta_rgbd": "stacked_meta_rgbd_tiny",
+    "stacked_meta_rgb": "stacked_meta_rgb_tiny",
+    "stacked_meta_d": "stacked_meta_d_tiny",
+    "stacked_average": "stacked_average_tiny",
+    "cnn_student": "cnn_transformer_tiny_cnn",
+}
+
+
+class RecipeError(RuntimeError):
+    """A recipe did not come to its end."""
+
+
+def tiny(model: str) -> str:
+    """The small sibling of a network."""
+    if model.startswith("cnn_transformer"):
+        return "cnn_transformer_tiny_cnn" if model.endswith("_cnn") else "cnn_transformer_tiny"
+    found = next((small for name, small in TINY.items() if model.startswith(name)), None)
+    if found is None or found not in MODELS:
+        raise RecipeError(f"no tiny network stands for {model}: name it in {__file__}")
+    return found
+
+
+def run(arguments: Sequence[object], log: Path) -> None:
+    """One command of `python -m training`, its output in a file."""
+    with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        status = main([str(argument) for argument in arguments])
+    if status:
+        raise RecipeError(f"{' '.join(map(str, arguments))}: {log.read_text().splitlines()[-1]}")
+
+
+def train(system: System, scenes: Path, log: Path) -> Checkpoint:
+    """Trains, stops, resumes; the last checkpoint."""
+    config = system.config
+    stop, steps = (STOP, STEPS) if config.steps else (0, 0)
+    changes = CHANGES | {"model": tiny(config.model)} | ({} if config.steps else {"final_steps": "0"})
+    common = ["train", "--config", system.recipe, "--scenes", scenes, "--out", system.folder, "--threads", 2]
+    common += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+    run([*common, "--set", f"steps={stop}"], log)
+    if steps > stop:
+        run([*common, "--set", f"steps={steps}", "--resume"], log)
+    checkpoint = load_checkpoint(system.checkpoint)
+    if checkpoint.step != steps:
+        raise RecipeError(f"{system.recipe}: ended at step {checkpoint.step} of {steps}")
+    judged = checkpoint.metrics.get(config.select_by, math.nan)
+    if not math.isfinite(judged):
+        raise RecipeError(f"{system.recipe}: not judged by {config.select_by}: {checkpoint.metrics}")
+    return checkpoint
+
+
+def export(checkpoint: Path, network: str, repository: Path, log: Path) -> None:
+    """Writes the network as a served model, compared with torch at one size."""
+    place = ["--checkpoint", checkpoint, "--repository", repository, "--model", f"depth_{network}"]
+    run(["export", *place, "--size", "64x96"], log)
+
+
+def all_recipes(scenes: Path, out: Path, repository: Path, only: Sequence[str] = ()) -> None:
+    """Every recipe, or those whose path contains one of `only`, after those it starts from; each network exported once."""
+    paths = [path for path in CONFIGS.rglob("*.yaml") if not only or any(word in str(path) for word in only)]
+    paths.sort(key=lambda path: (path.parent, path.name))
+    exported: set[str] = set()
+    for folder, group in groupby(paths, key=lambda path: path.parent):
+        for system in systems(list(group), out / folder.name):
+            begun = time.monotonic()
+            system.folder.mkdir(parents=True, exist_ok=True)
+            log, network = system.folder / "log", tiny(load_config(system.recipe).model)
+            checkpoint = train(system, scenes, log)
+            trained = time.monotonic() - begun
+            told = f"{folder.name}/{system.name:<36} {checkpoint.config.select_by}"
+            told += f" {checkpoint.metrics[checkpoint.config.select_by]:.3f}, {trained:.1f} s"
+            if network not in exported:
+                export(system.checkpoint, network, repository, log)
+                exported.add(network)
+                told += f", exported {network} {time.monotonic() - begun - trained:.1f} s"
+            print(told, flush=True)
+    print(f"{len(paths)} recipes, {len(exported)} networks")
+
+
+if __name__ == "__main__":
+    try:
+        all_recipes(*map(Path, sys.argv[1:4]), sys.argv[4:])
+    except RecipeError as error:
+        sys.exit(f"FAILED: {error}")
