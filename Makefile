@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test chaos soak fuzz bench bench-refocus bench-overload export train-smoke compose-test clean
+.PHONY: help serve test chaos soak fuzz bench bench-refocus bench-overload export train-smoke compare compose-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ export: $(VENV)/.test ## Export a checkpoint into the model repository: make exp
 
 train-smoke: $(VENV)/.test ## Render, train, resume, evaluate, export and serve a tiny network, then every recipe in small: ten minutes on two cores
 	tests/e2e/train-smoke
+
+DATA ?= ../shared/data
+compare: $(VENV)/.test ## Every monocular system with one small budget, about an hour on two cores, into docs/results/mono.md
+	$(BIN)/python -m training synth --count 1000 --seed 1000000 --workers 2 --out runs/compare/scenes --assets $(DATA)/assets3d
+	$(BIN)/python -m training compare --config training/configs/compare/*.yaml --data $(DATA) \
+	  --scenes runs/compare/scenes --out runs/compare/runs --jobs 2
 
 compose-test: $(VENV)/.test ## Bring the container stack up, break it, see it recover
 	tests/e2e/compose-test
