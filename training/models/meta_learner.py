@@ -161,11 +161,11 @@ class ServedMeta(nn.Module):
 
     def __init__(self, meta: nn.Module) -> None:
         super().__init__()
-        self.meta = meta
+        self.learner = meta  # not `meta`, which an exported graph keeps notes of its own in
 
     def forward(self, image: Tensor, adabins_m: Tensor, bts_m: Tensor, lapdepth_m: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) and three times float32 (B, H, W), metres -> float32 (B, H, W), metres."""
-        mixed: Tensor = self.meta(image, torch.stack((adabins_m, bts_m, lapdepth_m), 1))
+        mixed: Tensor = self.learner(image, torch.stack((adabins_m, bts_m, lapdepth_m), 1))
         return mixed
 
 
