@@ -45,6 +45,7 @@ class Part:
         area: pixels.
         relief: how far it is.
         heads: its tops, left to right.
+        behind: whether it is what others leave to be seen of a person, who need show no head.
     """
 
     mask: Mask
@@ -52,6 +53,7 @@ class Part:
     area: int
     relief: relief.Relief
     heads: list[Head]
+    behind: bool = False
 
     @classmethod
     def of(cls, mask: Mask, inverse_depth: FloatMap, tops: list[Head] | None = None) -> "Part":

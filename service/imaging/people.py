@@ -1,7 +1,8 @@
 """One matte per person out of one matte of all people.
 
 First by connected pieces; inside a piece along depth jumps, where each part needs a head of its own with a chest below
-and of a size that fits its distance, or it is a lap or an arm and goes to the person whose depth is most like its own.
+and of a size that fits its distance, or it is a lap or an arm and goes to the person whose depth is most like its own;
+what nearer people hide all round is somebody too (`behind`).
 Two pieces of one person left and right of something nearer are put together again, and loose pieces that are nobody (a
 bag, a shoe) go to the person they hang on: where in doubt, people stay whole. Then those who stand side by side at one
 depth by their heads, along the cheapest seam from between them downwards. Found on a reduced copy; the soft borders of
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging import heads, seams
+from service.imaging.behind import people_behind
 from service.imaging.depth import finite
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import resize
@@ -45,9 +47,10 @@ MAX_PEOPLE: Final = 8
 
 _SPLIT_LONG_SIDE: Final = 320
 _SPECK_SHARE: Final = 0.0008  # of the picture: smaller pieces are specks
-_PART_SHARE: Final = 0.02  # of a connected piece: smaller parts (a hand stretched out) stay with it
+_PART_SHARE: Final = 0.005  # of a connected piece: smaller parts (a hand stretched out) stay with it
 _CLEAR_SHARE: Final = 0.2  # of a connected piece: how large that is
-_JUMP_WINDOW: Final = 5  # pixels of the reduced copy over which a network's soft depth edge climbs
+_JUMP_WINDOW: Final = 3  # pixels of the reduced copy over which a depth edge climbs, once it lies on the photo's
+_GAP_PX: Final = 9.0  # of the reduced copy: a gap that counts like a jump in depth
 _HAND: Final = 2.0  # radii of somebody's head between him and what he carries
 _SAME: Final = 0.15  # relative inverse depth: the most between him and that
 _NEAR: Final = 0.7  # radii: what is small and nearer to him than this is his, whatever its depth: thin things have none
@@ -146,16 +149,24 @@ def _whole(layers: list[Part], depth: FloatMap) -> list[Part]:
             rest.append(layer)
     if not owners:
         return [Part.of(np.logical_or.reduce([layer.mask for layer in layers]), depth)]
+    behind = people_behind(rest, own, owners, depth)
+    rest = [layer for layer in rest if not any((layer.mask & person.mask).any() for person in behind)]
+    owners += behind
     masks = [owner.mask.copy() for owner in owners]
     for layer in rest:
         masks[min(range(len(owners)), key=lambda index: _strangeness(layer, owners[index]))] |= layer.mask
-    return [Part.of(mask, depth, owner.heads) for mask, owner in zip(masks, owners, strict=True)]
+    return [_grown(owner, mask, depth) for mask, owner in zip(masks, owners, strict=True)]
+
+
+def _grown(part: Part, mask: Mask, depth: FloatMap) -> Part:
+    """The part with another mask, its heads as they are."""
+    return replace(Part.of(mask, depth, part.heads), behind=part.behind)
 
 
 def _strangeness(layer: Part, owner: Part) -> float:
     """How little a layer fits a person: difference of depth in jumps, and the gap between them."""
     step = abs(layer.relief.level - owner.relief.level) / DEPTH_JUMP
-    return step + layer.gap_px(owner) / _JUMP_WINDOW
+    return step + layer.gap_px(owner) / _GAP_PX
 
 
 def _gathered(parts: list[Part], depth: FloatMap) -> list[Part]:
@@ -163,6 +174,7 @@ def _gathered(parts: list[Part], depth: FloatMap) -> list[Part]:
     sure = [bool(own_heads(part, [part], depth)) for part in parts]
     for index, part in enumerate(parts):
         sure[index] &= not any(_hangs_small(part, other) for other in parts if other is not part)
+        sure[index] |= part.behind
     if not any(sure):
         return parts
     owners = [part for part, is_sure in zip(parts, sure, strict=True) if is_sure]
@@ -173,7 +185,7 @@ def _gathered(parts: list[Part], depth: FloatMap) -> list[Part]:
             return owners + rest
         part, owner = min(pairs, key=lambda pair: _strangeness(*pair))
         rest = [other for other in rest if other is not part]
-        owners = [Part.of(part.mask | one.mask, depth, one.heads) if one is owner else one for one in owners]
+        owners = [_grown(one, part.mask | one.mask, depth) if one is owner else one for one in owners]
 
 
 def _hangs_small(part: Part, other: Part) -> bool:
@@ -202,7 +214,8 @@ def _joined(parts: list[Part], depth: FloatMap) -> list[Part]:
             found = _heads_of_both(part, other, depth)
             if found:
                 joined.remove(other)
-                joined[index] = Part.of(part.mask | other.mask, depth, found)
+                whole = Part.of(part.mask | other.mask, depth, found)
+                joined[index] = replace(whole, behind=part.behind or other.behind)
                 break
         else:
             index += 1

@@ -234,6 +234,18 @@ def test_a_sleeve_farther_than_its_owner_is_no_person() -> None:
     assert len(people.split(person, inverse_depth)) == 1
 
 
+def test_somebody_hidden_but_for_one_side_is_a_person() -> None:
+    person, inverse_depth = scene()
+    one, behind = standing(200, 40, 20), np.zeros(SIZE, bool)
+    behind[75:270, 135:200] = True
+    behind &= ~one
+    person[one | behind], inverse_depth[behind], inverse_depth[one] = 1, 0.45, 0.6
+    mattes = people.split(person, inverse_depth)
+    assert len(mattes) == 2
+    assert overlap(mattes[0], one) > 0.95
+    assert overlap(mattes[1], behind) > 0.9
+
+
 def test_somebody_small_farther_off_is_a_person() -> None:
     person, inverse_depth = scene()
     one, other = standing(200, 20, 20), standing(265, 80, 8)
