@@ -77,7 +77,7 @@ def train(system: System, scenes: Path, log: Path) -> Checkpoint:
     config = system.config
     stop, steps = (STOP, STEPS) if config.steps else (0, 0)
     changes = CHANGES | {"model": tiny(config.model)} | ({} if config.steps else {"final_steps": "0"})
-    common = ["train", "--config", system.recipe, "--scenes", scenes, "--out", system.folder, "--threads", 2]
+    common = ["train", "--config", system.recipe, "--scenes", scenes, "--out", system.folder, "--threads", 1]
     common += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
     run([*common, "--set", f"steps={stop}"], log)
     if steps > stop:
@@ -94,11 +94,11 @@ def train(system: System, scenes: Path, log: Path) -> Checkpoint:
 def export(checkpoint: Path, network: str, repository: Path, log: Path) -> None:
     """Writes the network as a served model, compared with torch at one size."""
     place = ["--checkpoint", checkpoint, "--repository", repository, "--model", f"depth_{network}"]
-    run(["export", *place, "--size", "64x96"], log)
+    run(["export", *place, "--size", "64x96", "--threads", 1], log)
 
 
 def all_recipes(scenes: Path, out: Path, repository: Path, only: Sequence[str] = ()) -> None:
-    """Every recipe, or those whose path contains one of `only`, after those it starts from; each network exported once."""
+    """Every recipe (those with one of `only` in their path), after what it starts from; networks are exported once."""
     paths = [path for path in CONFIGS.rglob("*.yaml") if not only or any(word in str(path) for word in only)]
     paths.sort(key=lambda path: (path.parent, path.name))
     exported: set[str] = set()

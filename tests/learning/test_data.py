@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -386,3 +387,13 @@ def test_scenes_of_the_test_part_are_not_read_into_the_bank(sample_of):
     bank = fill([("rooms", partial(sample_of, seed)) for seed in range(30)], False, (50, 20, 30))
     wanted = [part_of(f"rooms/{seed}", (50, 20, 30)) for seed in range(30)]
     assert (bank.counts()["rooms"], len(bank.held_out)) == (wanted.count("train"), wanted.count("held_out"))
+
+
+def test_a_sample_of_which_no_view_can_be_made_is_noted_and_another_drawn(sample_of):
+    bad = replace(sample_of(1), image=np.zeros((0, 0, 3), np.uint8))
+    bank = Bank(train={"rooms": {"a": [bad], "b": [sample_of(2)]}})
+    sampler = Sampler(bank, {"rooms": 1}, 0, Augmentation())
+    assert sampler.batch(0, 8, ((32, 32),)).image.shape == (8, 32, 32, 3)
+    assert set(sampler.failed) == {"rooms/1"}
+    with pytest.raises(TrainingError, match="10 samples in a row cannot be used, last: rooms/1: "):
+        Sampler(Bank(train={"rooms": {"a": [bad]}}), {"rooms": 1}, 0, Augmentation()).batch(0, 1, ((32, 32),))
