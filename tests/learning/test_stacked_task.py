@@ -1,9 +1,10 @@
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
 
-from training.checkpoint import Checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.config import StackedConfig, parse_config
 from training.data.bank import Bank, Batch
 from training.data.transforms import warp, whole_map
@@ -11,8 +12,10 @@ from training.errors import TrainingError
 from training.losses import silog
 from training.models import create_model
 from training.models.meta_learner import BASES
+from training.stacking import FINAL, BaseSet, with_predictions, write_predictions
 from training.tasks import make_task
-from training.trainer import Run
+from training.tasks.metric_depth import see
+from training.trainer import Run, train
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +107,21 @@ def test_a_recipe_of_another_network_is_refused(recipe):
     config = recipe(model="bts_ghost_tiny", frozen=[])
     with pytest.raises(TrainingError, match="bts_ghost_tiny is no stack of adabins, bts, lapdepth"):
         make_task(config).forward(create_model(config.model))
+
+
+def test_a_meta_learner_trains_on_what_others_said_of_scenes_they_never_saw(recipe, metres, tmp_path):
+    torch.manual_seed(0)
+    networks = {name: create_model(f"{name}_ghost_tiny").eval() for name in BASES}
+    predictors = {name: partial(see_small, network) for name, network in networks.items()}
+    sets = {fold: BaseSet(predictors, dict.fromkeys(BASES, fold)) for fold in ("0", "1", FINAL)}
+    assert write_predictions(metres, sets, {}, tmp_path / "said") == 4
+    bank = with_predictions(metres, tmp_path / "said")
+    config = recipe(steps=2, final_steps=0, validate_every=2, checkpoint_every=2, select_by="rmse", letterbox=0.0)
+    run = train(config, bank, None, tmp_path / "run", resume=False)
+    assert run.step == 2
+    assert run.metrics["rmse"] > 0
+    assert load_checkpoint(tmp_path / "run" / "last.pt").config == config
+
+
+def see_small(network, image):
+    return see(network, image, (64, 64))
