@@ -111,6 +111,8 @@ def draw_plots(judged: Mapping[str, Judged], taken: Mapping[str, Latency], path:
     Networks that give no metres are only in the second, after alignment.
     """
     pyplot = _pyplot()
+    from matplotlib import ticker
+
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(11, max(4.0, 0.32 * len(judged) + 2.2)), width_ratios=(1, 1.1)
     )
@@ -122,7 +124,10 @@ def draw_plots(judged: Mapping[str, Judged], taken: Mapping[str, Latency], path:
                 name, (taken[name].median_ms, row["rmse"]), fontsize=7, xytext=(4, 3), textcoords="offset points"
             )
     left.set_xscale("log")
-    left.margins(x=0.2)
+    left.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    left.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    left.xaxis.set_minor_formatter(ticker.NullFormatter())
+    left.margins(x=0.3)
     left.set_xlabel("milliseconds a picture (area of a point: parameters)")
     left.set_ylabel("RMSE on rendered scenes, metres")
     left.grid(alpha=0.3)
