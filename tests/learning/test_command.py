@@ -110,3 +110,9 @@ def test_train_then_evaluate(tiny_values, data_folder, tmp_path, capsys):
     assert cv2.imread(str(sheet)).shape == (2 * 132, 2 * 3 * 176, 3)
     assert main(["evaluate", "--checkpoint", str(out / "last.pt"), "--data", str(data_folder)]) == 1
     assert "depth truth not found" in one_line(capsys)
+
+
+def test_start_wants_a_part_and_a_file(tmp_path, capsys):
+    recipe = Path(__file__).parents[2] / "training" / "configs" / "smoke.yaml"
+    assert main(["train", "--config", str(recipe), "--out", str(tmp_path), "--start", "encoder"]) == 1
+    assert "--start encoder: expected PART=CHECKPOINT" in capsys.readouterr().err

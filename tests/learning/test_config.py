@@ -123,3 +123,16 @@ def test_files_that_are_no_recipe(tmp_path, text):
 def test_absent_file(tmp_path):
     with pytest.raises(TrainingError, match="No such file"):
         load_config(tmp_path / "none.yaml")
+
+
+def test_keys_are_changed_for_one_run():
+    changed = load_config(RECIPES[0], ["steps=7", "final_steps=0", "sizes=[[64, 96]]", "encoder_weights=''"])
+    assert (changed.steps, changed.sizes, changed.encoder_weights) == (7, ((64, 96),), "")
+    for change, message in (
+        ("steps", "--set steps: expected KEY=VALUE"),
+        ("steps=[", "the value is not YAML"),
+        ("speed=1", "unknown key speed"),
+        ("steps=many", "steps is 'many': expected int"),
+    ):
+        with pytest.raises(TrainingError, match=message.replace("[", r"\[")):
+            load_config(RECIPES[0], [change])
