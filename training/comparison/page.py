@@ -154,8 +154,8 @@ def _relations(results: Results) -> str:
     note = (
         "In metres, the first named against the second; in brackets the 95 % interval of their difference over "
         "pictures. One seed each: what another seed changes is not in the interval, and frames of one room, as half of "
-        "the real pictures are, count as if they were independent. Of several, the best or worst is the one of these very "
-        "pictures, by RMSE.\n\n"
+        "the real pictures are, count as if they were independent. Of several, the best or worst is that of these "
+        "very pictures, by RMSE.\n\n"
     )
     return note + table(["claim", "the paper's numbers", "here", *(_TITLES[name] for name in _CHECKED)], lines)
 
