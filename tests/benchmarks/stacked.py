@@ -152,7 +152,7 @@ def main() -> None:
     text = (
         f"# The ensemble depth_stacked beside its parts\n\n`python -m tests.benchmarks.stacked`: {said}. One request "
         f"at a time over gRPC, {size[0]} x {size[1]} pixels, {options.rounds} interleaved rounds, "
-        f"{'the stack of ' + options.repository.name if options.repository else options.network + ', random weights'}; "
+        f"{'an exported stack' if options.repository else options.network + ', random weights'}; "
         f"{precision} where the CPU has bfloat16. The ensemble's three base networks are steps that Triton "
         "starts at once, each in a process of its own.\n\n" + "\n".join(sections)
     )
