@@ -8,6 +8,7 @@ with the coverage u - i. Layer i is known where u <= i, hidden where u >= i + 1.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -161,6 +162,11 @@ class _Window:
             max(self.right, other.right),
         )
 
+    def strips(self) -> Iterator["_Window"]:
+        """The window from top to bottom, a part of its rows at a time."""
+        for top in range(self.top, self.bottom, _STRIP_ROWS):
+            yield _Window(top, min(top + _STRIP_ROWS, self.bottom), self.left, self.right)
+
     def at(self, scale: int) -> tuple[slice, slice]:
         """Rows and columns at a working scale."""
         return slice(self.top // scale, self.bottom // scale), slice(self.left // scale, self.right // scale)
@@ -178,11 +184,12 @@ def _times(rgba: FloatMap, factor: FloatMap) -> FloatMap:
     return result
 
 
-def over(below: FloatMap, above: FloatMap) -> FloatMap:
-    """Premultiplied `above` laid over `below`, both float32 (h, w, 4)."""
-    result = _times(below, 1 - above[..., 3])
-    cv2.add(result, above, dst=result)
-    return result
+def lay_over(below: FloatMap, above: FloatMap) -> None:
+    """Lay premultiplied `above` over `below`, both float32 (h, w, 4), in place and a strip at a time."""
+    for start in range(0, below.shape[0], _STRIP_ROWS):
+        rows = slice(start, start + _STRIP_ROWS)
+        strip = _times(below[rows], 1 - above[rows, :, 3])
+        below[rows] = cv2.add(strip, above[rows], dst=strip)
 
 
 def composite(light: FloatMap, sharp: FloatMap, layers: Stack, aperture: Aperture) -> tuple[FloatMap, FloatMap]:
@@ -212,8 +219,7 @@ def composite(light: FloatMap, sharp: FloatMap, layers: Stack, aperture: Apertur
                     rgba = blur(rgba, radius, scale, aperture, inverted=index > layers.focal)
                 if group is None:
                     group = _Pile(np.zeros((size[0] // scale, size[1] // scale, 4), np.float32), scale)
-                part = group.rgba[window.at(scale)]
-                part[...] = over(part, rgba)
+                lay_over(group.rgba[window.at(scale)], rgba)
         if group is None:
             continue
         if indices[0] > layers.focal:
@@ -247,7 +253,9 @@ def _groups(layers: Stack) -> list[list[int]]:
 
 def _joined(pile: _Pile, group: _Pile, size: Size) -> _Pile:
     scale = min(pile.scale, group.scale)
-    return _Pile(over(pile.at(scale, size), group.at(scale, size)), scale)
+    below = pile.at(scale, size)
+    lay_over(below, group.at(scale, size))
+    return _Pile(below, scale)
 
 
 def _windows(layers: Stack, index: int) -> list[_Window]:
@@ -261,8 +269,9 @@ def _windows(layers: Stack, index: int) -> list[_Window]:
     own = (np.abs(layers.place - np.float32(index)) < 1).view(np.uint8)
     around = layers.fringe.around(index)
     own[layers.fringe.rows[around], layers.fringe.columns[around]] = 1
-    cells = np.maximum.reduceat(own, np.arange(0, height, _CELL_PX), axis=0)
-    cells = np.maximum.reduceat(cells, np.arange(0, width, _CELL_PX), axis=1)
+    words = np.pad(own, ((0, -height % _CELL_PX), (0, -width % _CELL_PX))).view(np.uint64)
+    blocks = words.reshape(-1, _CELL_PX, words.shape[1] * 8 // _CELL_PX, _CELL_PX // 8)
+    cells = (np.bitwise_or.reduce(blocks, axis=(1, 3)) > 0).astype(np.uint8)
     reach = math.ceil((abs(layers.radii[index]) + max(layers.radii[-1], 0) + 2 * _GRID) / _CELL_PX)
     wide = cv2.dilate(cells, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
     _, _, stats, _ = cv2.connectedComponentsWithStats(wide, connectivity=8)
@@ -286,6 +295,20 @@ def _windows(layers: Stack, index: int) -> list[_Window]:
 
 def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: _Window) -> FloatMap:
     """Layer `index` unblurred at `scale`: premultiplied colour and coverage (h, w, 4), continued where it is hidden."""
+    strips = [_strip(light, layers, index, scale, strip) for strip in window.strips()]
+    weighted: FloatMap = np.concatenate([strip[0] for strip in strips])
+    known: FloatMap = np.concatenate([strip[1] for strip in strips])
+    del strips
+    if known.min() < 1:
+        deeper = _GRID // scale
+        continued = push_pull(shrink(weighted, deeper), shrink(known, deeper))
+        hidden = _times(resize(continued, (known.shape[0], known.shape[1])), 1 - known)
+        cv2.add(weighted, hidden, dst=weighted)
+    return weighted
+
+
+def _strip(light: FloatMap, layers: Stack, index: int, scale: int, window: _Window) -> tuple[FloatMap, FloatMap]:
+    """Layer `index` in a window, at `scale`: premultiplied colour and coverage (h, w, 4), and how far it is known."""
     view = window.at(1)
     place = layers.place[view]
     known = np.clip(np.float32(index + 1) - place, 0, 1)
@@ -294,12 +317,7 @@ def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: _Wind
         own = known * np.clip(place - np.float32(index - 1), 0, 1)
     weighted = _times(light[view], own)
     _lay_fringe(weighted, known, layers.fringe, index, window)
-    weighted, known = shrink(weighted, scale), shrink(known, scale)
-    if known.min() < 1:
-        deeper = _GRID // scale
-        continued = push_pull(shrink(weighted, deeper), shrink(known, deeper))
-        weighted = weighted + _times(resize(continued, (known.shape[0], known.shape[1])), 1 - known)
-    return weighted
+    return shrink(weighted, scale), shrink(known, scale)
 
 
 def _lay_fringe(rgba: FloatMap, known: FloatMap, fringe: Fringe, index: int, window: _Window) -> None:
