@@ -33,7 +33,7 @@ WORKER = textwrap.dedent(
         run.network.train()
         sampler = Sampler(bank, config.sources, config.seed, Augmentation(), 0.0)
         batch = sampler.batch(0, config.batch, config.sizes, rank(), world_size())
-        run.task.losses(run.forward, batch)["loss"].backward()
+        run.task.losses(run.parallel, batch)["loss"].backward()
         if rank() == 0:
             torch.save(
                 {
@@ -70,7 +70,7 @@ def test_two_processes_give_the_gradients_of_one(tiny_values, bank, tmp_path):
     batch = Sampler(bank, config.sources, config.seed, Augmentation(), 0.0).batch(0, config.batch, config.sizes)
     labelled = (batch.person >= 0).flatten(1).any(1)
     assert 0 < int(labelled[::2].sum()) != int(labelled[1::2].sum())
-    run.task.losses(run.forward, batch)["loss"].backward()
+    run.task.losses(run.parallel, batch)["loss"].backward()
 
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), str(tmp_path / "worker.py")]
