@@ -74,6 +74,14 @@ def same(before, module):
     return all(torch.equal(value, after[key]) for key, value in before.items())
 
 
+@pytest.mark.parametrize("name", ["resnet50_encoder_decoder_tiny", "cnn_transformer_tiny", "cnn_student"])
+def test_networks_begin_at_the_depth_of_a_room(name, rooms):
+    torch.manual_seed(0)
+    network = create_model(name).train()
+    with torch.no_grad():
+        assert 2 < network(rooms.image).mean() < 3
+
+
 def test_the_encoder_decoder_learns_more_than_the_mean_depth_and_keeps_its_frozen_stages(rooms):
     torch.manual_seed(0)
     network = create_model("resnet50_encoder_decoder_tiny")

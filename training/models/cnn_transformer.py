@@ -8,6 +8,7 @@ token and are laid out as a feature map again, the CNN's finer features join in 
 tokens; `Coarser` gives the reference's 196, with the transformer at 1/16.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.errors import TrainingError
+from training.models.encoder_decoder import TYPICAL_M
 from training.models.focus_on_depth import Decoder, Head, Normalise
 from training.models.resnet import IMAGENET, ResNetEncoder
 from training.models.timm_encoder import TimmEncoder
@@ -145,10 +147,18 @@ _VIT, _VIT_TINY = "vit_base_patch16_224", "vit_tiny_patch16_224"
 _WIDTHS, _NARROW = (256, 256, 256, 256), (16, 16, 16, 16)  # of the decoder; 256 is the reference's
 
 
+def _head(inputs: int, hidden: int) -> Head:
+    """A head whose softplus begins at `TYPICAL_M`."""
+    head = Head(inputs, hidden)
+    last: Any = head.body[-1]
+    nn.init.constant_(last.bias, math.log(math.expm1(TYPICAL_M)))
+    return head
+
+
 def _cnn(name: str, widths: tuple[int, int, int, int], hidden: int) -> CnnTransformer:
     encoder = ResNetEncoder(name)
     decoder = Decoder(encoder.channels, widths)
-    return CnnTransformer(Normalise(*IMAGENET), encoder, nn.Identity(), decoder, Head(decoder.width, hidden))
+    return CnnTransformer(Normalise(*IMAGENET), encoder, nn.Identity(), decoder, _head(decoder.width, hidden))
 
 
 def _with_transformer(
@@ -157,7 +167,7 @@ def _with_transformer(
     encoder = ResNetEncoder(name)
     transformer = Transformer(vit, encoder.channels[-1], depth=depth)
     decoder = Decoder((*encoder.channels[:-1], transformer.width), widths)
-    return CnnTransformer(Normalise(*IMAGENET), encoder, transformer, decoder, Head(decoder.width, hidden))
+    return CnnTransformer(Normalise(*IMAGENET), encoder, transformer, decoder, _head(decoder.width, hidden))
 
 
 def cnn_transformer() -> CnnTransformer:
@@ -187,7 +197,7 @@ def cnn_transformer_resnet50_sixteenth() -> CnnTransformer:
     width = transformer.width
     decoder = Decoder((*encoder.channels[:-1], width, width), _WIDTHS)
     whole = nn.Sequential(transformer, Coarser(width))
-    return CnnTransformer(Normalise(*IMAGENET), encoder, whole, decoder, Head(decoder.width, 32))
+    return CnnTransformer(Normalise(*IMAGENET), encoder, whole, decoder, _head(decoder.width, 32))
 
 
 def cnn_transformer_tiny() -> CnnTransformer:
@@ -204,4 +214,4 @@ def cnn_student() -> CnnTransformer:
     """The paper's small network, in the manner of MiDaS-small: EfficientNet-Lite3, 64 to 512 channels from 1/4 on."""
     encoder = TimmEncoder("tf_efficientnet_lite3")
     decoder = Decoder(encoder.channels, (32, 64, 128, 256, 512), single=1)
-    return CnnTransformer(Normalise(*_LITE), encoder, nn.Identity(), decoder, Head(decoder.width, 32))
+    return CnnTransformer(Normalise(*_LITE), encoder, nn.Identity(), decoder, _head(decoder.width, 32))

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from training.models.focus_on_depth import Normalise
 from training.models.resnet import IMAGENET, ResNetEncoder
 
+TYPICAL_M = 2.5
+"""Depth that networks say everywhere before they have learned anything, about a room's (2.7 m is NYU's mean): steps are
+few, and a loss that forgives most of a wrong scale is slow to move it."""
+
 _NEAREST_M = 1e-3  # the lower cap of the NYU and KITTI protocols
 
 
@@ -30,7 +34,9 @@ class TransposedDecoder(nn.Module):
         for inputs, outputs in pairwise(channels):
             # kernel 4 with stride 2: every pixel of the result is reached equally often
             layers += [nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.BatchNorm2d(outputs), nn.ReLU()]
-        self.body = nn.Sequential(*layers, nn.ConvTranspose2d(channels[-1], 1, 4, 2, 1))
+        last = nn.ConvTranspose2d(channels[-1], 1, 4, 2, 1)
+        nn.init.constant_(last.bias, TYPICAL_M)  # type: ignore[arg-type]  # it has one
+        self.body = nn.Sequential(*layers, last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 2^n h, 2^n w), n convolutions, unbounded."""
