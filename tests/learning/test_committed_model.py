@@ -10,7 +10,7 @@ import pytest
 
 from service.contract import CANARY_SIZE, MODELS, NETWORK_SIZES
 from training.config import load_config, parse_config
-from training.export import LARGEST_BYTES, file_sha256
+from training.version import LARGEST_BYTES, file_sha256
 
 ROOT = Path(__file__).parents[2]
 VERSION = ROOT / "model_repository" / "focus_on_depth" / "1"
