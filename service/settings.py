@@ -7,12 +7,12 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.addresses import parse_list
 from service.clients import Keys
-from service.contract import MODEL_NAME
+from service.contract import MODEL_NAME, MODELS
 
 
 def _split(given: object) -> object:
@@ -140,6 +140,14 @@ class Settings(BaseSettings):
         0.0, ge=0, description="how long readiness answers 503 on SIGTERM before the listener closes, in seconds"
     )
     shutdown_timeout_s: PositiveFloat = Field(20.0, description="time for requests in flight to end on SIGTERM")
+
+    @field_validator("depth_model", "segmentation_model", "focus_model")
+    @classmethod
+    def _model(cls, given: str, info: ValidationInfo) -> str:
+        task = str(info.field_name).removesuffix("_model")
+        if given in MODELS and task not in MODELS[given].tasks:
+            raise ValueError(f"{given} does not do {task}")
+        return given
 
     @field_validator("triton_admin")
     @classmethod

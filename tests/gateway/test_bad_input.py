@@ -218,7 +218,7 @@ def test_the_deadline_cancels_the_inference(gateway: TestClient, client_of_trito
 
 def test_settings_refuse_models_that_cannot_do_the_task() -> None:
     with pytest.raises(ValueError, match="depth_model"):
-        Settings(depth_model="nope")
+        Settings(depth_model="no such name")
     with pytest.raises(ValueError, match="focus_model"):
         Settings(focus_model="focus_on_depth")
 
