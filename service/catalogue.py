@@ -1,9 +1,10 @@
 """Which models can be asked: those of the contract, and those that the servers have beside them."""
 
 import asyncio
+import re
 
 from service.context import Deadline
-from service.contract import MODELS, ModelSpec, Task
+from service.contract import MODEL_NAME, MODELS, ModelSpec, Task
 from service.errors import ModelUnavailable, UnknownModel
 from service.inference import DepthClient
 
@@ -19,11 +20,14 @@ async def find_model(client: DepthClient, deadline: Deadline, name: str | None, 
         task: of the route.
 
     Raises:
-        UnknownModel: no such model, or it does not do `task`; lists those that do.
+        UnknownModel: no such model, or it does not do `task`; lists those that do. A name that no model can have is
+            never sent to a server: the list is that of the contract then.
         ModelUnavailable: no server can be asked, or it does not have the default of the settings yet.
         DeadlineExceeded: no server said so in time.
     """
     wanted = default if name is None else name
+    if not re.fullmatch(MODEL_NAME, wanted):
+        raise _unknown(wanted, task, sorted(spec.name for spec in MODELS.values() if task in spec.tasks))
     try:
         async with asyncio.timeout(deadline.remaining_s()):
             spec = MODELS.get(wanted) or await _asked(client, wanted)
@@ -34,7 +38,11 @@ async def find_model(client: DepthClient, deadline: Deadline, name: str | None, 
             able = await _able(client, task)
     except TimeoutError:
         raise deadline.exceeded("infer") from None
-    raise UnknownModel(
+    raise _unknown(wanted, task, able)
+
+
+def _unknown(wanted: str, task: Task, able: list[str]) -> UnknownModel:
+    return UnknownModel(
         f"No served model of that name does {task}. Choose one of: {', '.join(able)}.",
         field="model",
         value=wanted[:100],
