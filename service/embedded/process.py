@@ -154,6 +154,7 @@ class TritonProcess:
                     os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(0.05)
         await self._guard.wait()
+        await asyncio.wait([self._log], timeout=1.0)  # its last lines; the pipe closes with its last writer
         self._log.cancel()
         _remove(self._prefix, self._directory)
 
