@@ -1,5 +1,6 @@
 """First weights of a run: random ones, an encoder's from ImageNet, a whole network's, or parts from other runs."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,9 @@ def make_network(config: TrainConfig, first: FirstWeights, folder: Path = Path()
             if first.folder is None:
                 raise TrainingError(f"the recipe starts from {config.encoder_weights}; give its folder with --weights")
             load_encoder(network.get_submodule("encoder"), first.folder / config.encoder_weights, config.encoder_sha256)
-    named = {} if first.random else {part: folder / path for part, path in config.starts_from.items()}
+    # by the text of the path: the run's folder need not exist yet
+    beside = {part: Path(os.path.normpath(folder / path)) for part, path in config.starts_from.items()}
+    named = {} if first.random else beside
     for part, path in (named | dict(first.parts)).items():
         if not path.is_file():
             raise TrainingError(

@@ -167,7 +167,6 @@ def test_averaged_weights_follow():
 def test_parts_start_from_other_runs(tiny, tmp_path):
     other = Run.start(dataclasses.replace(tiny, seed=7), None)
     save_checkpoint(tmp_path / "other.pt", other.checkpoint(tiny, "abc"))
-    (tmp_path / "run").mkdir()
     recipe = dataclasses.replace(tiny, starts_from={"encoder": "../other/last.pt"}, frozen=("encoder",))
     said = r"starts from another run's .*other/last\.pt, which is not there: .* --start encoder=CHECKPOINT"
     with pytest.raises(TrainingError, match=said):
