@@ -223,7 +223,14 @@ def test_two_models_behind_one_focus_call(running: Running) -> None:
     np.testing.assert_allclose(depth, expected("depth_far"), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["depth_nothing", "depth_meta", "depth_broken", "segmentation_any", "../x", "Depth"])
+@pytest.mark.parametrize("name", ["../x", "Depth", "depth%00"])
+def test_a_name_that_no_model_can_have_asks_nobody(running: Running, name: str) -> None:
+    problem = running.ask(f"/depth?model={name}").json()
+    assert (problem["status"], problem["code"], problem["field"]) == (404, "unknown_model", "model")
+    assert problem["available"] == ["focus", "focus_on_depth"]
+
+
+@pytest.mark.parametrize("name", ["depth_nothing", "depth_meta", "depth_broken", "segmentation_any"])
 def test_another_name_is_unknown_and_lists_those_there_are(running: Running, name: str) -> None:
     answer = running.ask(f"/depth?model={name}")
     problem = answer.json()
