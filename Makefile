@@ -48,7 +48,7 @@ bench-overload: $(VENV)/.test ## Ten times the load that can be served, and a gr
 export: $(VENV)/.test ## Export a checkpoint into the model repository: make export CHECKPOINT=runs/.../last.pt [MODEL=depth_...]
 	$(BIN)/python -m training export --checkpoint $(CHECKPOINT) $(if $(MODEL),--model $(MODEL))
 
-train-smoke: $(VENV)/.test ## Render, train, resume, evaluate, export and serve a tiny network, then every recipe in small: ten minutes on two cores
+train-smoke: $(VENV)/.test ## A tiny network from rendering to a served answer, then every recipe in a few steps
 	tests/e2e/train-smoke
 
 DATA ?= ../shared/data

@@ -114,8 +114,8 @@ def torchscript(network: nn.Module, example: Sequence[torch.Tensor] | None = Non
     with torch.inference_mode(), warnings.catch_warnings():
         # torch points to torch.export, which Triton 2.51 cannot run
         warnings.filterwarnings("ignore", "`torch.jit.*` is deprecated")
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        return eager(torch.jit.trace(network, inputs, check_trace=False))  # type: ignore[no-untyped-call]
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not exported
+        return eager(torch.jit.trace(network, inputs, check_trace=False))  # type: ignore[no-untyped-call]  # torch has no types
 
 
 def onnx_runtime(path: Path, outputs: Sequence[str]) -> Runtime:

@@ -1,4 +1,7 @@
-"""Who is let in, and what is told of it."""
+"""Who is let in, and what is told of it.
+
+Methods of typed classes are replaced by short untyped ones: hence the `type: ignore` of this module.
+"""
 
 from .registry import without
 

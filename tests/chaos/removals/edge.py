@@ -1,4 +1,7 @@
-"""The HTTP protocol and the body."""
+"""The HTTP protocol and the body.
+
+Methods of typed classes are replaced by short untyped ones: hence the `type: ignore` of this module.
+"""
 
 from .registry import without
 

@@ -1,4 +1,7 @@
-"""What requests may say and leave behind."""
+"""What requests may say and leave behind.
+
+Methods of typed classes are replaced by short untyped ones: hence the `type: ignore` of this module.
+"""
 
 from collections.abc import Callable
 
