@@ -29,8 +29,10 @@ from service.problems import handle
 from service.replicas import RESOLVE_PERIOD_S, Replicas
 from service.rollout import Rollout
 from service.routes import admin, depth, focus, health, models, segmentation
+from service.routes.lock import PhotoRoute
 from service.scenes import Scenes
 from service.settings import Settings
+from service.triton_admin import metadata, read
 from service.upload import UploadMemory
 
 _MODULES = (depth, segmentation, focus, models, health)
@@ -81,7 +83,9 @@ def create_app(
         redoc_url=None,
     )
     app.state.gateway = gateway
-    app.state.door = Door(gateway, [route for module in _MODULES for route in module.router.routes])
+    routes = [route for module in _MODULES for route in module.router.routes]
+    app.state.door = Door(gateway, routes)
+    gateway.metrics.know_routes(route.path for route in routes if isinstance(route, PhotoRoute))
     app.add_middleware(RequestMiddleware, metrics=gateway.metrics)
     for kind in (DepthlensError, ImageError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle)
@@ -98,10 +102,11 @@ async def _documentation() -> RedirectResponse:
 
 
 def _connection(settings: Settings) -> Callable[[str], TritonClient]:
-    if settings.triton_admin is None:
-        return TritonClient
-    name, _, secret = settings.triton_admin.get_secret_value().partition("=")
-    return partial(TritonClient, admin=(f"triton-grpc-protocol-{name}", secret))
+    if settings.triton_admin is not None:
+        return partial(TritonClient, admin=metadata(settings.triton_admin.get_secret_value()))
+    path = settings.triton_admin_file
+    # Read for each server anew: the first of them may make it after this process started.
+    return TritonClient if path is None else lambda address: TritonClient(address, admin=read(path))
 
 
 def _replicas(settings: Settings, client: DepthClient | None, connect: Callable[[str], DepthClient]) -> Replicas:
@@ -145,6 +150,9 @@ def _wire(settings: Settings, client: Replicas, embedded: EmbeddedServer | None)
     client.on_change = pipeline.forget
     uploads = UploadMemory(settings.max_upload_bytes)
     metrics.upload_bytes.set_function(lambda: uploads.used_bytes)
+    metrics.know_limits(
+        inflight=settings.max_inflight, waiting=settings.max_waiting, upload_bytes=settings.max_upload_bytes
+    )
     return Gateway(
         settings=settings,
         client=client,

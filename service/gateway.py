@@ -36,6 +36,10 @@ class EmbeddedServer(Restarts, Protocol):
         """Whether the supervisor's own probes answer; False from the first failed one until a model is healed."""
         ...
 
+    async def exposition(self) -> bytes:
+        """Its own metrics in Prometheus' text format, empty while it does not answer."""
+        ...
+
 
 T = TypeVar("T")
 Read = Callable[[Request, int, UploadShare], Awaitable[T]]

@@ -5,14 +5,24 @@ clients send.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, Protocol, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from service import __version__
+from service.context import Stage
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+_KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
+    "rejected": ("queue_full", "client_share", "wait", "deadline", "waited", "rate_limit"),
+    "cancelled": ("receive", *get_args(Stage)),
+    "decoder_ends": ("time", "crash", "killed", "start"),
+}
+"""Values of the one label of a counter that is there from the start: a rate does not see the step from nothing to 1."""
 
 
 class Metrics:
@@ -64,6 +74,26 @@ class Metrics:
         )
         tasks.set_function(_tasks)
         self.triton_up = Gauge("depthlens_triton_up", "1 while the canary inference answers", registry=self.registry)
+        build = Gauge("depthlens_build_info", "1; the version is the label", ["version"], registry=self.registry)
+        build.labels(__version__).set(1)
+        ProcessCollector(registry=self.registry)  # memory, processor time, descriptors, start of this process
+        for name, values in _KNOWN.items():
+            for value in values:
+                getattr(self, name).labels(value)
+        for stage in get_args(Stage):
+            self.stage_seconds.labels(stage)
+
+    def know_limits(self, *, inflight: int, waiting: int, upload_bytes: int) -> None:
+        """Show what the gauges of these names may reach, as `depthlens_..._limit`."""
+        for name, limit in (("inflight", inflight), ("waiting", waiting), ("upload_bytes", upload_bytes)):
+            what = f"What depthlens_{name} may reach"
+            Gauge(f"depthlens_{name}_limit", what, registry=self.registry).set(limit)
+
+    def know_routes(self, routes: Iterable[str]) -> None:
+        """Show these routes before their first request."""
+        for route in routes:
+            self.request_seconds.labels(route)
+            self.requests.labels(route, "200", "ok")
 
     def watch_replicas(self, counts: "Retries") -> None:
         """Show the servers' retries and models as `depthlens_retries_total` and `depthlens_model_up`."""

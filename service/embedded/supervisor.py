@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,13 +10,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from service.canary import Canary
-from service.embedded import shm
+from service.embedded import exposition, shm
 from service.embedded.binary import BinaryMissingError, find_binary
 from service.embedded.others import Others, models_in
-from service.embedded.process import ADMIN_KEY, Ports, TritonProcess, pick_ports
+from service.embedded.process import Ports, TritonProcess, pick_ports
 from service.embedded.settings import EmbeddedSettings
 from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
 from service.inference import TritonClient, only_versions
+from service.triton_admin import ADMIN_NAME, make_or_read, metadata
 from service.triton_errors import DeadStub
 
 logger = logging.getLogger("depthlens.triton")
@@ -69,7 +69,7 @@ class Supervisor:
     def __init__(self, settings: EmbeddedSettings, *, pick: Callable[[EmbeddedSettings], Ports] = pick_ports) -> None:
         self._settings = settings
         self._pick = pick
-        self._secret = secrets.token_urlsafe(24)
+        self._secret = make_or_read(settings.admin_file)
         self._ports: Ports | None = None
         self._process: TritonProcess | None = None
         self._client: TritonClient | None = None
@@ -108,7 +108,12 @@ class Supervisor:
     @property
     def admin(self) -> tuple[str, str]:
         """Metadata key and value, for gRPC, that open the model control of this server."""
-        return f"triton-grpc-protocol-{ADMIN_KEY}", self._secret
+        return metadata(f"{ADMIN_NAME}={self._secret}")
+
+    async def exposition(self) -> bytes:
+        """Triton's own metrics in Prometheus' text format, empty while it does not answer."""
+        host = _LOOPBACK.get(self._settings.host, self._settings.host)
+        return await exposition.read(host, self.ports.metrics)
 
     @property
     def pid(self) -> int | None:

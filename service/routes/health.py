@@ -41,6 +41,9 @@ async def ready(gateway: GatewayDependency) -> Readiness:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(gateway: GatewayDependency) -> Response:
-    """Prometheus text format."""
+    """Prometheus text format; those of an embedded Triton (`nv_...`) behind the gateway's."""
     gateway.metrics.triton_up.set(1 if gateway.not_ready_because is None else 0)
-    return Response(gateway.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    text = gateway.metrics.exposition()
+    if gateway.embedded is not None:
+        text += await gateway.embedded.exposition()
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -72,6 +72,9 @@ class HealingServer:
     restarts = 2
     reloads = 3
 
+    async def exposition(self) -> bytes:
+        return b"# TYPE nv_inference_count counter\nnv_inference_count 5\n"
+
 
 def test_readiness_knows_what_the_supervisor_knows(settings: Settings, client_of_triton: FakeDepthClient) -> None:
     embedded = HealingServer()
@@ -82,3 +85,4 @@ def test_readiness_knows_what_the_supervisor_knows(settings: Settings, client_of
         text = client.get("/metrics").text
     assert 'depthlens_triton_restarts_total{kind="restart"} 2.0' in text
     assert 'depthlens_triton_restarts_total{kind="reload"} 3.0' in text
+    assert text.endswith("\n# TYPE nv_inference_count counter\nnv_inference_count 5\n")
