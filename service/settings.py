@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.addresses import parse_list
 from service.clients import Keys
 from service.contract import MODEL_NAME, MODELS
+from service.triton_admin import metadata
 
 
 def _split(given: object) -> object:
@@ -43,6 +44,9 @@ class Settings(BaseSettings):
         None,
         description="`name=secret` of the Triton servers' `--grpc-restricted-protocol`, where model control has one; "
         "the embedded server's is known",
+    )
+    triton_admin_file: Path | None = Field(
+        None, description="file with the same, as the containers of compose and Kubernetes share it"
     )
     admin_key_hashes: Words = Field(
         (),
@@ -152,8 +156,8 @@ class Settings(BaseSettings):
     @field_validator("triton_admin")
     @classmethod
     def _metadata(cls, given: SecretStr | None) -> SecretStr | None:
-        if given is not None and not all(given.get_secret_value().partition("=")):
-            raise ValueError("not name=secret")
+        if given is not None:
+            metadata(given.get_secret_value())
         return given
 
     @field_validator("triton_url")

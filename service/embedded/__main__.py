@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         grpc_port=options.grpc_port,
         http_port=options.http_port,
         metrics_port=options.metrics_port,
+        admin_file=options.admin_file,
         cache=options.cache,
         start_timeout_s=options.start_timeout_s,
         exit_timeout_s=options.exit_timeout_s,
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grpc-port", type=int, default=8001, help="0 picks a free one, as for the next two")
     add("--http-port", type=int, default=8000, help="KServe over HTTP")
     add("--metrics-port", type=int, default=8002, help="Prometheus")
+    add("--admin-file", type=Path, help="`depthlens=secret` that opens model control; made if it is not there")
     add("--cache", type=Path, help="folder of compiled networks; not used where it is not writable")
     add("--start-timeout-s", type=float, default=120.0, help="from process start to the first answer")
     add("--exit-timeout-s", type=int, default=10, help="for requests in flight on a stop")

@@ -17,10 +17,10 @@ from pathlib import Path
 from service.embedded import shm
 from service.embedded.binary import TritonBinary
 from service.embedded.settings import EmbeddedSettings
+from service.triton_admin import ADMIN_NAME
 
 logger = logging.getLogger("depthlens.triton")
 
-ADMIN_KEY = "depthlens"
 _RESTRICTED = "model-repository,shared-memory,trace,logging"
 _GUARD = Path(__file__).with_name("guard.py")
 _OPENVINO_CACHE_VARIABLE = "DEPTHLENS_OPENVINO_CACHE"  # read by backends/openvino/model.py
@@ -239,8 +239,8 @@ def _command(
         f"--grpc-port={ports.grpc}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={ports.metrics}",
-        f"--grpc-restricted-protocol={_RESTRICTED}:{ADMIN_KEY}={admin_secret}",
-        f"--http-restricted-api={_RESTRICTED}:x-{ADMIN_KEY}={admin_secret}",
+        f"--grpc-restricted-protocol={_RESTRICTED}:{ADMIN_NAME}={admin_secret}",
+        f"--http-restricted-api={_RESTRICTED}:x-{ADMIN_NAME}={admin_secret}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         f"--backend-config=python,shm-default-byte-size={settings.shm_bytes}",
         "--allow-gpu-metrics=false",

@@ -20,6 +20,8 @@ class EmbeddedSettings:
         grpc_port: 0 picks a free one, as for the next two.
         http_port: KServe over HTTP.
         metrics_port: Prometheus.
+        admin_file: where the secret that opens model control is found, or put for a gateway to find; None: nobody else
+            is told.
         cache: folder of compiled networks; None: compile at each start. Ignored where it is not writable.
         working_directory: where the models' processes start, first on their `sys.path`; None: an empty folder.
         start_timeout_s: from the start of the process to the first answer of every canary.
@@ -40,6 +42,7 @@ class EmbeddedSettings:
     grpc_port: int = 0
     http_port: int = 0
     metrics_port: int = 0
+    admin_file: Path | None = None
     cache: Path | None = None
     working_directory: Path | None = None
     start_timeout_s: float = 120.0

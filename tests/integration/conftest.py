@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from embedded_triton import ServedTriton, make_repository
+from embedded_triton import ServedTriton, admin_file, make_repository
 
 from service.embedded.binary import find_binary
 from service.embedded.process import Ports, pick_ports
@@ -54,6 +54,7 @@ def start_embedded(repository: Path, ports: Ports, out: int) -> "subprocess.Pope
         [
             *(sys.executable, "-m", "service.embedded", "--repository", str(repository), "--exit-timeout-s", "5"),
             *("--grpc-port", str(ports.grpc), "--http-port", str(ports.http), "--metrics-port", str(ports.metrics)),
+            *("--admin-file", str(admin_file(repository))),
         ],
         stdout=out,
         stderr=out,

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedded_triton import ServedTriton, expected_outputs, noise
+from embedded_triton import ServedTriton, admin_file, expected_outputs, noise
 from tritonclient.grpc.aio import InferenceServerClient
 
+from service.app import create_app
 from service.contract import CANARY_SIZE, MODELS, NETWORK_SIZES
 from service.errors import ContractViolation, DeadlineExceeded, UnknownModel
 from service.inference import Prediction, ServedModel, TritonClient
+from service.settings import Settings
 
 pytestmark = pytest.mark.integration
 
@@ -160,6 +162,21 @@ def test_model_control_needs_the_secret(triton: ServedTriton) -> None:
         await fails(wrong.reload("focus"), ContractViolation)
         assert await wrong.is_ready("focus")
         await wrong.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_admin_file_is_the_key(triton: ServedTriton) -> None:
+    file = admin_file(triton.repository)
+    assert file.stat().st_mode & 0o777 == 0o600
+    app = create_app(Settings(triton_url=triton.grpc_url, triton_admin_file=file))
+
+    async def scenario() -> None:
+        replicas = app.state.gateway.client
+        await replicas.served_models()
+        await replicas.endpoints[0].client.reload("focus")
+        assert await replicas.is_ready("focus")
+        await replicas.close()
 
     asyncio.run(scenario())
 

@@ -18,6 +18,11 @@ from service.embedded.process import Ports, session_members
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 
 
+def admin_file(repository: Path) -> Path:
+    """Where the session's server puts the secret that opens its model control."""
+    return repository.with_name("triton-admin")
+
+
 @dataclass(frozen=True)
 class ServedTriton:
     """The session's server: tiny networks behind the committed configs."""
