@@ -17,7 +17,7 @@ from training.importers import depth_anything as depth_anything_names
 from training.importers import dpt as dpt_names
 from training.importers.layout import read_state, translate
 from training.importers.networks import IMPORTERS
-from training.models import create_model, depth_anything, dpt, positions
+from training.models import create_model, depth_anything, dpt
 from training.models.focus_on_depth import Normalise
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed (group dev)")
@@ -404,12 +404,6 @@ def test_every_parameter_gets_a_gradient(builder):
     encoder = {id(value) for value in network.encoder_parameters()}
     names = {name.split(".")[1] for name, value in network.named_parameters() if id(value) in encoder}
     assert names == {"body"}
-
-
-def test_position_embeddings_keep_the_trained_grid():
-    trained = torch.randn(1, 26, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(positions.dinov2(trained, 5, 5), trained)
-    assert torch.equal(positions.bilinear(trained, 5, 5), trained)
 
 
 def published_tiny():

@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from training.models import positions
-from training.models.dpt import DepthHead, Dpt, Fusion, as_picture, resampling, timm_body, tokens_after
+from training.models.dpt import DepthHead, Dpt, Fusion, resampling, timm_body
 from training.models.focus_on_depth import Normalise
+from training.models.vit import as_picture, tokens_after
 
 _IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # mean and std of RGB 0..255
 _EVERY_THIRD = (2, 5, 8, 11)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from training.errors import TrainingError
 from training.models import positions
 from training.models.focus_on_depth import Normalise, ResidualUnit
-from training.models.vit import Read
+from training.models.vit import Read, as_picture, tokens_after
 
 _HALF = (127.5, 127.5, 127.5)  # RGB / 127.5 - 1, as the weights expect
 
@@ -46,33 +46,6 @@ def timm_body(name: str, **shape: Any) -> Any:
         return timm.create_model(name, num_classes=0, dynamic_img_size=True, **shape)
     except (RuntimeError, TypeError) as error:
         raise TrainingError(f"encoder {name}: {str(error).splitlines()[0]}") from error
-
-
-def tokens_after(body: Any, patches: Tensor, placed: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-    """Tokens after some blocks of a transformer of timm, class token first.
-
-    Args:
-        body: Of `timm_body`.
-        patches: (B, h, w, C).
-        placed: (1, 1 + h * w, C), position embeddings.
-        blocks: Which, counted from 0, rising.
-
-    Returns:
-        One (B, 1 + h * w, C) for each of `blocks`.
-    """
-    first = body.cls_token.expand(patches.shape[0], -1, -1)
-    tokens = torch.cat((first, patches.flatten(1, 2)), dim=1) + placed
-    taken = []
-    for number, block in enumerate(body.blocks):
-        tokens = block(tokens)
-        if number in blocks:
-            taken.append(tokens)
-    return taken
-
-
-def as_picture(tokens: Tensor, rows: int, columns: int) -> Tensor:
-    """(B, rows * columns, C) -> (B, C, rows, columns)."""
-    return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], rows, columns)
 
 
 def resampling(width: int, channels: Sequence[int]) -> nn.ModuleList:

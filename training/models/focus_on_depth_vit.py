@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.errors import TrainingError
 from training.models.focus_on_depth import Normalise
-from training.models.vit import Read
+from training.models.vit import Read, taken_pictures
 
 _HALF = (127.5, 127.5, 127.5)  # mean and std 0.5
 _CHANNELS = 256
@@ -172,14 +172,12 @@ class FocusOnDepthVit(nn.Module):
             inverse_depth: (B, H, W), relative, 0..1, larger = nearer.
             person: (B, H, W), logit that the pixel shows a person: the difference of the two classes' logits.
         """
-        taken = self.encoder.forward_intermediates(
-            self.normalise(image), indices=self._blocks, return_prefix_tokens=True, norm=False, intermediates_only=True
-        )
+        taken = taken_pictures(self.encoder, self.normalise(image), self._blocks)
         fused: Tensor | None = None
-        for (tokens, prefix), reassemble, fusion in reversed(
+        for (patches, readout), reassemble, fusion in reversed(
             list(zip(taken, self.reassembles, self.fusions, strict=True))
         ):
-            fused = fusion(reassemble(tokens, prefix[:, 0]), fused)
+            fused = fusion(reassemble(patches, readout), fused)
         classes = self.person_head(fused)
         # float32: bfloat16 would leave steps of 0.4 % in the depth
         return torch.sigmoid(self.depth_head(fused).float())[:, 0], classes[:, 1] - classes[:, 0]

@@ -1,13 +1,16 @@
 """Position embeddings of vision transformers at another grid than the one they were trained on.
 
-Both rules are what `torch.nn.functional.interpolate` does without antialiasing and with `align_corners=False`, written
-as two products with dense weights: an interpolation with a scale of its own is no operation that runtimes agree on,
-and matrix products are.
+The rules are what `torch.nn.functional.interpolate` does with `align_corners=False`, written as two products with dense
+weights: an interpolation with a scale of its own, or with antialiasing, is no operation that runtimes agree on, and
+matrix products are. (OpenVINO 2026.4 computes ONNX's antialiased cubic Resize as if it were something else: two thirds
+of the largest value off in the mean at 4x6 of 24x24.)
 
 - DPT (Ranftl et al., arXiv:2103.13413; github.com/isl-org/DPT, dpt/vit.py): bilinear, to the new grid's size.
 - DINOv2 (Oquab et al., arXiv:2304.07193; github.com/facebookresearch/dinov2, dinov2/models/vision_transformer.py), and
   so Depth Anything V2: bicubic, by the scale (new + 0.1) / old, whose 0.1 was meant against rounding and moves every
   sample a little; the trained grid itself is left as it is.
+- timm (github.com/huggingface/pytorch-image-models, timm/layers/pos_embed.py): bicubic and antialiased, to the new
+  grid's size.
 """
 
 import math
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor
 
 _CUBIC = -0.75  # torch's parameter of the cubic kernel
+_CUBIC_ANTIALIASED = -0.5  # the same where it antialiases, as Pillow does
 
 
 def bilinear(positions: Tensor, rows: int, columns: int) -> Tensor:
@@ -46,6 +50,13 @@ def dinov2(positions: Tensor, rows: int, columns: int) -> Tensor:
     return _resampled(positions, vertical, horizontal)
 
 
+def antialiased(positions: Tensor, rows: int, columns: int) -> Tensor:
+    """The rule of timm; arguments and result as for `bilinear`."""
+    trained = _side(positions)
+    vertical, horizontal = (_smooth(size, trained, positions) for size in (rows, columns))
+    return _resampled(positions, vertical, horizontal)
+
+
 def _side(positions: Tensor) -> int:
     return math.isqrt(int(positions.shape[1]) - 1)
 
@@ -67,11 +78,21 @@ def _linear(new: int, trained: int, like: Tensor) -> Tensor:
 
 def _cubic(new: int, trained: int, step: Tensor, like: Tensor) -> Tensor:
     """The same with the cubic kernel, which reaches two places, and a step of its own."""
-    x = _distances(new, trained, step, like, margin=2)
-    near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
-    far = ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
-    weights = torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
-    return _without_margin(weights, 2)
+    return _without_margin(_kernel(_distances(new, trained, step, like, margin=2), _CUBIC), 2)
+
+
+def _smooth(new: int, trained: int, like: Tensor) -> Tensor:
+    """The same with a cubic kernel as wide as a step that is longer than 1, and nothing from beyond the edges."""
+    step = torch.full((), float(trained), device=like.device) / new
+    weights = _kernel(_distances(new, trained, step, like, margin=0) / step.clamp(min=1), _CUBIC_ANTIALIASED)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _kernel(x: Tensor, a: float) -> Tensor:
+    """Keys' cubic convolution at distances x >= 0."""
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
 def _distances(new: int, trained: int, step: float | Tensor, like: Tensor, margin: int) -> Tensor:

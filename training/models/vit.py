@@ -5,12 +5,14 @@ together with the class token, laid out as pictures and resampled to 1/4, 1/8, 1
 (github.com/antocad/FocusOnDepth, MIT) uses the same reassembly and takes the tokens before the last norm, as here.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.errors import TrainingError
+from training.models import positions
 
 _PATCH = 16  # pixels; the resampling below is made for it
 
@@ -28,6 +30,44 @@ class Read(nn.Module):
         joined = torch.cat((patches, readout[:, None, None].expand_as(patches)), dim=-1)
         read: Tensor = self.project(joined).permute(0, 3, 1, 2)
         return read
+
+
+def tokens_after(body: Any, patches: Tensor, placed: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+    """Tokens after some blocks of a transformer of timm, class token first.
+
+    Args:
+        body: Of timm.
+        patches: (B, h, w, C).
+        placed: (1, 1 + h * w, C), position embeddings.
+        blocks: Which, counted from 0, rising.
+
+    Returns:
+        One (B, 1 + h * w, C) for each of `blocks`.
+    """
+    first = body.cls_token.expand(patches.shape[0], -1, -1)
+    tokens = torch.cat((first, patches.flatten(1, 2)), dim=1) + placed
+    taken = []
+    for number, block in enumerate(body.blocks):
+        tokens = block(tokens)
+        if number in blocks:
+            taken.append(tokens)
+    return taken
+
+
+def as_picture(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, rows * columns, C) -> (B, C, rows, columns)."""
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], rows, columns)
+
+
+def taken_pictures(body: Any, x: Tensor, blocks: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """Patch tokens (B, C, h, w) and class token (B, C) after each of `blocks`, of x (B, 3, H, W).
+
+    They are taken before the last norm. Positions are brought to the picture's grid by timm's rule.
+    """
+    patches = body.patch_embed(x)
+    rows, columns = patches.shape[1:3]
+    taken = tokens_after(body, patches, positions.antialiased(body.pos_embed, rows, columns), blocks)
+    return [(as_picture(tokens[:, 1:], rows, columns), tokens[:, 0]) for tokens in taken]
 
 
 class VitEncoder(nn.Module):
@@ -77,10 +117,9 @@ class VitEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float, H and W multiples of 32 -> features at 1/4, 1/8, 1/16, 1/32, fine to coarse."""
-        taken = self.body.forward_intermediates(
-            x, indices=self._blocks, return_prefix_tokens=True, norm=False, intermediates_only=True
-        )
         return [
-            resample(read(tokens, prefix[:, 0]))
-            for (tokens, prefix), read, resample in zip(taken, self.read, self.resample, strict=True)
+            resample(read(patches, readout))
+            for (patches, readout), read, resample in zip(
+                taken_pictures(self.body, x, self._blocks), self.read, self.resample, strict=True
+            )
         ]
