@@ -11,8 +11,10 @@ from service.imaging.encoding import (
     encode_npz,
     encode_png8,
     encode_png16,
+    encode_rgba,
     encode_tiff_float,
 )
+from service.imaging.exr import encode_exr, exr_available
 from service.imaging.formats import MIME, heic_available
 from service.imaging.header import ImageHeader, inspect
 from service.imaging.structure import Limits, Structure, survey
@@ -25,12 +27,15 @@ __all__ = [
     "Photo",
     "Structure",
     "decode",
+    "encode_exr",
     "encode_image",
     "encode_npy",
     "encode_npz",
     "encode_png8",
     "encode_png16",
+    "encode_rgba",
     "encode_tiff_float",
+    "exr_available",
     "heic_available",
     "inspect",
     "survey",

@@ -34,6 +34,7 @@ COLORMAPS: Final[Mapping[str, int | None]] = MappingProxyType(
 """Colour maps by name. Near is the upper end: red in turbo, bright in all others."""
 
 _PERCENTILES: Final = (1, 5, 25, 50, 75, 95, 99)
+_MIDDLE: Final = (2, 98)
 _LEVELS_16: Final = 65_535
 
 
@@ -159,16 +160,27 @@ def _value_at(values: NDArray[Any], x: float, y: float, height: int, width: int)
     return upper * (1 - down) + lower * down
 
 
+def middle_span(inverse_depth: NDArray[Any]) -> tuple[float, float]:
+    """The 2nd and 98th percentile of a map: a few odd pixels do not take all the colours."""
+    low, high = np.percentile(finite(inverse_depth), _MIDDLE)
+    return float(low), float(high)
+
+
 def colourise(
-    inverse_depth: NDArray[Any], colormap: Colormap | str = "turbo", near: float = 1.0, far: float = 0.0
+    inverse_depth: NDArray[Any],
+    colormap: Colormap | str = "turbo",
+    near: float = 1.0,
+    far: float = 0.0,
+    span: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
     """A picture of a map for people to look at; near is red in turbo, bright in the others.
 
     Args:
         inverse_depth: (H, W), larger = nearer, any range.
         colormap: a key of `COLORMAPS`.
-        near: relative inverse depth (1 = this image's nearest) that gets the colour map's upper end; beyond is clipped.
-        far: relative inverse depth that gets the lower end.
+        near: share of the span (1 = its upper end) that gets the colour map's upper end; beyond is clipped.
+        far: share of the span that gets the lower end.
+        span: inverse depths, lower first, that the shares are of; the map's own smallest and largest when None.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -180,7 +192,7 @@ def colourise(
         raise ValueError(f"there is no colour map {colormap!r}; choose one of {', '.join(COLORMAPS)}")
     if not near > far:
         raise ValueError(f"near ({near}) must be larger than far ({far})")
-    relative, _, _ = normalise(inverse_depth)
+    relative = normalise(inverse_depth)[0] if span is None else _within(finite(inverse_depth), span)
     levels = np.clip((relative - np.float32(far)) * np.float32(255 / (near - far)), 0, 255)
     gray = np.rint(levels, out=levels).astype(np.uint8)
     table = COLORMAPS[colormap]
@@ -188,6 +200,13 @@ def colourise(
         return np.repeat(gray[..., None], 3, axis=2)
     coloured: NDArray[Any] = cv2.cvtColor(cv2.applyColorMap(gray, table), cv2.COLOR_BGR2RGB)
     return coloured
+
+
+def _within(values: NDArray[np.float32], span: tuple[float, float]) -> NDArray[np.float32]:
+    low, high = span
+    if high <= low:
+        return np.zeros(values.shape, np.float32)
+    return (values - np.float32(low)) * np.float32(1 / (high - low))
 
 
 def upsample_guided(inverse_depth: NDArray[Any], photo: NDArray[np.uint8]) -> NDArray[np.float32]:

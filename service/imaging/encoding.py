@@ -106,15 +106,7 @@ def encode_image(
         )
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
         raise InvalidMap(f"A photo is uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}.", value=list(pixels.shape))
-    longest = max(pixels.shape[:2])
-    if longest > _LONGEST_SIDE.get(format, longest):
-        raise ImageTooLarge(
-            f"{format.upper()} holds sides of up to {_LONGEST_SIDE[format]} pixels, not {longest}; ask for PNG.",
-            code="side_too_long_for_format",
-            field="format",
-            value=longest,
-            limit=_LONGEST_SIDE[format],
-        )
+    _check_side(pixels.shape, format)
     if format == "png":
         chunk = _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")) if exif else b""
         return _encode_png(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), chunk)
@@ -129,6 +121,32 @@ def encode_image(
     stream = io.BytesIO()
     image.save(stream, format=format.upper(), **options)
     return stream.getvalue()
+
+
+def encode_rgba(pixels: NDArray[np.uint8], format: Literal["png", "webp", "avif"] | str) -> bytes:
+    """A picture with straight alpha, uint8 (H, W, 4), as PNG, WebP or AVIF; alpha is lossless in all but AVIF.
+
+    Raises:
+        ImageTooLarge: a side longer than the format can hold.
+    """
+    _check_side(pixels.shape, format)
+    if format == "png":
+        return _encode_png(cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA), b"")
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format=format.upper(), **ENCODERS[format])
+    return stream.getvalue()
+
+
+def _check_side(shape: tuple[int, ...], format: str) -> None:
+    longest = max(shape[:2])
+    if longest > _LONGEST_SIDE.get(format, longest):
+        raise ImageTooLarge(
+            f"{format.upper()} holds sides of up to {_LONGEST_SIDE[format]} pixels, not {longest}; ask for PNG.",
+            code="side_too_long_for_format",
+            field="format",
+            value=longest,
+            limit=_LONGEST_SIDE[format],
+        )
 
 
 def _flat(block: bytes) -> Image.Exif:

@@ -14,6 +14,7 @@ from typing import Final
 
 from PIL import Image
 
+from service.imaging.camera import read_focal_share
 from service.imaging.errors import DamagedImage, ImageError, ImageTooLarge, TruncatedImage
 from service.imaging.formats import MIME
 from service.imaging.structure import Limits, check_size, late_exif, survey
@@ -33,7 +34,8 @@ class ImageHeader:
 
     `width` and `height` are of the displayed picture; `orientation` is the EXIF value 1..8 that turns the stored one
     into it. `frames` is 1 for a still picture; of an animation or a multi-page file the number its header states, or 2
-    where only walking the whole file would tell (GIF, TIFF, MPO).
+    where only walking the whole file would tell (GIF, TIFF, MPO). `focal_share` is the focal length that EXIF states,
+    as a share of the longer side, None without one.
     """
 
     format: str
@@ -46,6 +48,7 @@ class ImageHeader:
     frames: int
     has_alpha: bool
     has_icc: bool
+    focal_share: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -213,4 +216,10 @@ def _describe(data: bytes, name: str, image: Image.Image, limits: Limits) -> Ima
         frames=_frames(image, name),
         has_alpha=image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info,
         has_icc=bool(image.info.get("icc_profile")),
+        focal_share=read_focal_share(data if name == "tiff" else _exif_block(image), (height, width)),
     )
+
+
+def _exif_block(image: Image.Image) -> bytes:
+    block = image.info.get("exif")
+    return block if isinstance(block, bytes) else b""
