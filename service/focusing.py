@@ -122,6 +122,17 @@ def person_at(scene: FocusScene, click: tuple[float, float]) -> int | None:
     return int(levels.argmax()) if levels.size and levels.max() > ON_PERSON else None
 
 
+def people_map(scene: FocusScene) -> NDArray[np.uint8]:
+    """Whom a click would pick, of every pixel at once: uint8 (H, W), 0 = nobody, otherwise index + 1."""
+    labels: NDArray[np.uint8] = np.zeros(scene.size, np.uint8)
+    highest: NDArray[np.uint8] = np.full(scene.size, ON_PERSON, np.uint8)
+    for index, matte in enumerate(scene.scene.mattes):
+        higher = matte > highest
+        labels[higher] = index + 1
+        highest[higher] = matte[higher]
+    return labels
+
+
 def depth_under(scene: FocusScene, click: tuple[float, float]) -> float:
     """Inverse depth at a pixel: the median of the 9 x 9 pixels round it, of those on the clicked side of an edge."""
     window, column, row = _round(scene, click, _WINDOW)

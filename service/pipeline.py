@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, ParamSpec, TypeVar
 
@@ -20,7 +20,7 @@ from service.cache import ByteCache
 from service.context import RequestContext, Stage
 from service.contract import DEPTH_M, ModelSpec
 from service.decoding.workers import DecodeWorkers
-from service.imaging import codec, depth, matte, people, refocus
+from service.imaging import codec, depth, matte, people, reduction, refocus
 from service.imaging.codec import ImageHeader, Limits, Photo
 from service.imaging.geometry import Letterbox, choose_size
 from service.imaging.person import Person, describe
@@ -222,6 +222,23 @@ class Pipeline:
         if answers == self._answers:
             self._cache.put("scene", key, scene, scene.scene.nbytes)
         return scene
+
+    async def reduced(
+        self, context: RequestContext, scene: FocusScene, max_side: int | None, token: str | None
+    ) -> FocusScene:
+        """The scene with a longest side of `max_side` pixels at most, kept for the next look by the same token."""
+        longest = max(scene.size)
+        if max_side is None or longest <= max_side:
+            return scene
+        key = (token, max_side)
+        cached: FocusScene | None = None if token is None else self._cache.get("reduced", key)
+        if cached is not None:
+            return cached
+        size = (max(1, scene.size[0] * max_side // longest), max(1, scene.size[1] * max_side // longest))
+        small = replace(scene, scene=await self.in_worker(context, "render", reduction.reduced, scene.scene, size))
+        if token is not None:
+            self._cache.put("reduced", key, small, small.scene.nbytes)
+        return small
 
 
 def _prepare(photo: Photo, mime: str, analysis: Analysis | None, own: Maps, edge: Edge) -> FocusScene:

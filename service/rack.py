@@ -9,19 +9,15 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from service.contract import Size
 from service.exposure import Exposure, Lens
-from service.focusing import ON_PERSON, Focus
-from service.imaging import refocus
+from service.focusing import Focus
+from service.imaging import reduction
 from service.imaging.animation import MAX_SIDE_PX
-from service.imaging.geometry import resize
 from service.pipeline import FocusScene
-
-FloatMaps = NDArray[np.float32]
 
 _STILL_WHOLE_PX: Final = 0.4  # circle of confusion of a person up to which the renderer calls it sharp anyway
 
@@ -87,17 +83,8 @@ def prepare(exposure: Exposure, end: Focus, frames: int, max_pixels: int) -> Rac
     """
     scene, start, lens = exposure.scene, exposure.focus, exposure.lens
     size = frame_size(scene.size, frames, max_pixels)
-    source = scene.scene
-    nearest = cv2.resize(source.inverse_depth, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-    depth = np.array(nearest, np.float32)  # a copy: at full size OpenCV hands back what it was given
-    mattes: FloatMaps = np.zeros((len(source.mattes), *size), np.float32)
-    for person, levels in enumerate(source.mattes):
-        mattes[person] = resize(levels, size)
-    mattes /= np.float32(255)
-    for focus in (start, end):
-        for person in focus.people:
-            depth[mattes[person] > ON_PERSON / 255] = focus.depth
-    small = refocus.prepare(resize(source.image, size), depth, mattes)
+    flat = [(person, focus.depth) for focus in (start, end) for person in focus.people]
+    small = reduction.reduced(scene.scene, size, flat)
     shrunk = max(size) / max(scene.size)
     return Rack(
         scene=replace(scene, scene=small),

@@ -209,12 +209,20 @@ class FocusQuery(_Query):
         Field(description="borders of people: refined (default), as upsampled, or without soft pixels, to compare"),
     ] = None
     output: Annotated[
-        Literal["image", "alpha", "coc", "depth", "people", "all"],
+        Literal["image", "alpha", "coc", "depth", "people", "labels", "all"],
         Field(
             description="the photo; matte of those kept sharp; signed circle of confusion; inverse depth; who there is "
-            "(JSON); or a zip of all. `people` and `depth` need no click"
+            "(JSON); whom a click would pick (PNG: 0 = nobody, otherwise `id` + 1); or a zip of all but that. `people`, "
+            "`labels` and `depth` need no click"
         ),
     ] = "image"
+    max_side: Annotated[
+        Annotated[int, Field(ge=16, le=65_535), Whole] | None,
+        Field(
+            description="longest side of the answer in pixels: a quick look at a large photo. Clicks stay in pixels of "
+            "the photo; circles of confusion are in those of the answer"
+        ),
+    ] = None
     scene: Annotated[
         str | None,
         Field(max_length=100, description="`X-Scene` of an earlier answer, instead of a body: no upload, no network"),

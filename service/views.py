@@ -9,7 +9,7 @@ import orjson
 from numpy.typing import NDArray
 
 from service.exposure import Exposure, FloatMap, quantise_coc, report
-from service.focusing import Focus
+from service.focusing import Focus, people_map
 from service.imaging import codec
 from service.negotiation import Offer
 from service.pipeline import FocusScene
@@ -26,6 +26,7 @@ OFFERS: Final = {
     "coc": _PNG16,
     "depth": _PNG16,
     "people": (Offer("json", "application/json"),),
+    "labels": (Offer("png", "image/png"),),
     "all": (Offer("zip", "application/zip"),),
 }
 """Formats by what is asked for, best first."""
@@ -68,6 +69,11 @@ def people(
 ) -> tuple[bytes, Headers]:
     """Who is in the photo, and with circles of confusion who is sharp, as JSON."""
     return orjson.dumps(report(scene, token, focus, coc_px).model_dump()), {}
+
+
+def labels(scene: FocusScene) -> tuple[bytes, Headers]:
+    """Whom a click would pick, 8-bit gray PNG: 0 = nobody, otherwise the person's id + 1."""
+    return codec.encode_png8(people_map(scene)), {}
 
 
 def everything(

@@ -33,8 +33,11 @@ _DEFAULT_F_NUMBER: Final = 2.8
 _DEFAULT_FRAMES: Final = 24
 _DEFAULT_FPS: Final = 24.0
 
-_WITHOUT_FOCUS: Final = ("people", "depth")
+_WITHOUT_FOCUS: Final = ("people", "labels", "depth")
 """Outputs that say something without a click."""
+
+_OF_FULL_SIZE: Final = ("people", "all")
+"""Outputs with numbers in the photo's pixels."""
 
 _OF_THE_UPLOAD: Final = ("model", "edge")
 """Parameters that a scene was prepared with, and that its token stands for."""
@@ -64,6 +67,7 @@ _HEADERS = {
     "X-Model-Version": "its version",
 }
 
+_FORMATS: Final = {output: list({offer.format: None for offer in offers}) for output, offers in views.OFFERS.items()}
 _MEDIA_TYPES = sorted({offer.media_type for offers in views.OFFERS.values() for offer in offers})
 
 
@@ -84,14 +88,13 @@ class _Wish:
         return _RACK_OFFERS if self.end else views.OFFERS[self.output]
 
 
-@router.post(
-    "/focus",
-    summary="Refocused photo",
-    response_class=Response,
-    **image_route(
-        "the refocused photo, or what `output` names", _MEDIA_TYPES, _HEADERS, request_body(_MAPS, required=False)
-    ),
+_DOCUMENTED = image_route(
+    "the refocused photo, or what `output` names", _MEDIA_TYPES, _HEADERS, request_body(_MAPS, required=False)
 )
+_DOCUMENTED["openapi_extra"]["x-formats"] = _FORMATS  # which `format` goes with which `output`: JSON Schema cannot say
+
+
+@router.post("/focus", summary="Refocused photo", response_class=Response, **_DOCUMENTED)
 async def focus(request: Request, query: Annotated[FocusQuery, Query()], gateway: GatewayDependency) -> Response:
     """Keeps the clicked person or depth sharp and blurs the rest as a lens would, at the photo's own size.
 
@@ -150,6 +153,12 @@ def _read(query: FocusQuery) -> _Wish:
         )
     if end is not None and query.output != "image":
         raise InvalidParameter("A focus pull is a picture; leave output out.", field="output", value=query.output)
+    if query.max_side is not None and (end is not None or query.output in _OF_FULL_SIZE):
+        raise InvalidParameter(
+            "max_side is for single pictures: leave it out with output=people or all, and with a focus pull.",
+            field="max_side",
+            value=query.max_side,
+        )
     for name in _OF_THE_UPLOAD if query.scene is not None else ():
         if getattr(query, name) is not None:
             raise InvalidParameter(
@@ -220,10 +229,11 @@ async def _answer(
 ) -> Response:
     pipeline, query = gateway.pipeline, wish.query
     said: views.Headers = {}
+    look = await pipeline.reduced(context, scene, query.max_side, token)
     if wish.start is None:
-        show = partial(_show_unfocused, scene, query.output, offer, token)
+        show = partial(_show_unfocused, look, query.output, offer, token)
     else:
-        exposure, end = await pipeline.in_worker(context, "render", _expose, scene, wish)
+        exposure, end = await pipeline.in_worker(context, "render", _expose, scene, look, wish)
         if end is not None:
             return await _pull(gateway, context, exposure, end, query)
         coc_px = await pipeline.in_worker(context, "render", exposure.coc_px)
@@ -236,8 +246,14 @@ async def _answer(
     return Response(body, media_type=offer.media_type, headers=said | more)
 
 
-def _expose(scene: FocusScene, wish: _Wish) -> tuple[Exposure, Focus | None]:
-    """The exposure asked for, and where its focus is to be pulled to."""
+def _expose(scene: FocusScene, look: FocusScene, wish: _Wish) -> tuple[Exposure, Focus | None]:
+    """The exposure asked for, and where its focus is to be pulled to.
+
+    Args:
+        scene: where people and depths are looked up.
+        look: the same at the size that is shown.
+        wish: what is asked for.
+    """
     query = wish.query
     assert wish.start is not None  # the caller's condition
     start = find_focus(scene, wish.start, query.mode, query.depth_range)
@@ -247,7 +263,7 @@ def _expose(scene: FocusScene, wish: _Wish) -> tuple[Exposure, Focus | None]:
         focuses = [focus for focus in (start, end) if focus is not None]
         strength_px = stopped_down(strength_px, query.max_coc, scene, focuses)
     lens = Lens(
-        strength_px=strength_px,
+        strength_px=strength_px * max(look.size) / max(scene.size),
         front=query.front,
         back=query.back,
         blades=query.blades,
@@ -255,7 +271,7 @@ def _expose(scene: FocusScene, wish: _Wish) -> tuple[Exposure, Focus | None]:
         curvature=query.curvature,
         highlights=query.highlights,
     )
-    return Exposure(scene, start, lens), end
+    return Exposure(look, start, lens), end
 
 
 def _strength_px(query: FocusQuery, long_side_px: int) -> float:
@@ -265,7 +281,12 @@ def _strength_px(query: FocusQuery, long_side_px: int) -> float:
 
 
 def _show_unfocused(scene: FocusScene, output: str, offer: Offer, token: str | None) -> tuple[bytes, views.Headers]:
-    return views.depth(scene, offer.format) if output == "depth" else views.people(scene, token)
+    match output:
+        case "depth":
+            return views.depth(scene, offer.format)
+        case "labels":
+            return views.labels(scene)
+    return views.people(scene, token)
 
 
 def _show(
@@ -284,6 +305,8 @@ def _show(
             return views.coc(coc_px, offer.format)
         case "depth":
             return views.depth(scene, offer.format)
+        case "labels":
+            return views.labels(scene)
         case "people":
             return views.people(scene, token, exposure.focus, coc_px)
     assert pixels is not None  # rendered for the two that are left

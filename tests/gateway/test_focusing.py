@@ -1,10 +1,14 @@
 """Who and what is in focus: clicks, people by number, modes, and what the headers say of them."""
 
+import io
+
+import cv2
 import numpy as np
 import pytest
 from crowds import FAR, HEIGHT, NEAR, ON_FAR, ON_NEAR, ON_WALL, PHOTO, WIDTH, CrowdClient, crowd, inner, npy, pixels_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from starlette.testclient import TestClient
 
 from service.app import create_app
@@ -229,3 +233,47 @@ def test_every_valid_combination_is_answered(
 
 
 GATEWAY = TestClient(create_app(Settings(canary_period_s=60), CrowdClient()), raise_server_exceptions=False)
+
+
+def test_the_map_of_people_says_whom_a_click_picks(gateway: TestClient) -> None:
+    answer = gateway.post("/focus?output=labels", content=PHOTO)
+    labels = pixels_of(answer)[..., 0].astype(np.uint8)
+    assert labels.shape == (HEIGHT, WIDTH)
+    assert set(np.unique(labels)) == {0, 1, 2}
+    assert (labels[inner(NEAR)] == 1).all()
+    assert (labels[inner(FAR)] == 2).all()
+    scene = {"scene": answer.headers["x-scene"]}
+    rng = np.random.default_rng(3)
+    rows, columns = np.nonzero(cv2.dilate(labels, np.ones((5, 5), np.uint8)) != cv2.erode(labels, np.ones((5, 5))))
+    for place in rng.choice(len(rows), 12, replace=False):  # where it is easiest to be wrong
+        click = {"x": float(columns[place]), "y": float(rows[place])}
+        picked = gateway.post("/focus?output=people", params=click | scene).headers["x-focus-person"]
+        expected = labels[rows[place], columns[place]]
+        assert picked == ("none" if expected == 0 else str(expected - 1)), click
+
+
+def test_a_quick_look_is_the_large_answer_made_smaller(gateway: TestClient) -> None:
+    first = gateway.post("/focus", params=ON_NEAR | {"format": "png", "blur": 0.6}, content=PHOTO)
+    scene = {"scene": first.headers["x-scene"], "format": "png"}
+    look = gateway.post("/focus", params=ON_NEAR | scene | {"blur": 0.6, "max_side": 96})
+    small = pixels_of(look)
+    assert small.shape == (64, 96, 3)
+    assert look.headers["x-focus-person"] == first.headers["x-focus-person"] == "0"
+    assert look.headers["x-focus-depth"] == first.headers["x-focus-depth"]
+    ratio = float(look.headers["x-coc-max"]) / float(first.headers["x-coc-max"])
+    assert ratio == pytest.approx(0.5, abs=0.02)
+    expected = cv2.resize(pixels_of(first).astype(np.float32), (96, 64), interpolation=cv2.INTER_AREA)
+    unfocused = cv2.resize(SENT.astype(np.float32), (96, 64), interpolation=cv2.INTER_AREA)
+    assert np.abs(small - expected).mean() < 0.5 * np.abs(unfocused - expected).mean()
+    untouched = gateway.post("/focus", params=ON_NEAR | scene | {"blur": 0.6, "max_side": WIDTH})
+    assert untouched.content == first.content
+    for output, mode in (("labels", "L"), ("depth", "I;16"), ("coc", "I;16"), ("alpha", "L")):
+        answer = gateway.post("/focus", params=ON_NEAR | scene | {"output": output, "max_side": 96, "format": "png"})
+        picture = Image.open(io.BytesIO(answer.content))
+        assert (picture.size, picture.mode) == ((96, 64), mode), output
+
+
+@pytest.mark.parametrize("query", [{"output": "people"}, {"output": "all"}, {"rack_x": 134, "rack_y": 40}], ids=str)
+def test_a_quick_look_is_of_single_pictures(gateway: TestClient, query: dict[str, object]) -> None:
+    answer = gateway.post("/focus", params=ON_NEAR | query | {"max_side": 96}, content=PHOTO)
+    assert (answer.status_code, answer.json()["field"]) == (422, "max_side")
