@@ -21,6 +21,8 @@ from service.errors import TooManyRequests, Unauthorized
 from service.metrics import Metrics
 
 KEY_HEADER: Final = "X-API-Key"
+KEY_PROTOCOL: Final = "depthlens.key."
+"""Before the key in the name of a WebSocket's subprotocol: a browser can send no header with one."""
 
 _KEY_BYTES: Final = 32
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -80,7 +82,10 @@ def _shown(connection: HTTPConnection) -> str | None:
     if key is not None:
         return key.strip()
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    offered: list[str] = connection.scope.get("subprotocols", [])
+    return next((name.removeprefix(KEY_PROTOCOL) for name in offered if name.startswith(KEY_PROTOCOL)), None)
 
 
 @lru_cache(_MAX_CLIENTS)
@@ -168,10 +173,18 @@ class Clients:
             client = self._keys.check(connection)  # of a key that is not checked anyone could make up a thousand
         else:
             client = name_of(connection.client.host if connection.client else None)
+        self.count(client)
+        return client
+
+    def count(self, client: str) -> None:
+        """Count one more request of a client, a frame of a stream for instance.
+
+        Raises:
+            TooManyRequests: above its rate; says when it will not be.
+        """
         if self._rate_limit is not None:
             try:
                 self._rate_limit.take(client, time.monotonic())
             except TooManyRequests:
                 self._metrics.rejected.labels("rate_limit").inc()
                 raise
-        return client

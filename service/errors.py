@@ -5,6 +5,7 @@ DepthlensError
 │   ├── EmptyBody             empty_body
 │   └── BrokenImage           truncated_image, damaged_image, empty_image
 ├── Unauthorized 401          unauthorized
+├── ForeignOrigin 403         foreign_origin
 ├── UnknownModel 404          unknown_model (the router's own: unknown_route, and 405 method_not_allowed)
 ├── UnknownScene 404          unknown_scene
 ├── NoPreviousVersion 409     no_previous_version
@@ -20,6 +21,8 @@ DepthlensError
 │   ├── UnknownPerson         unknown_person
 │   └── UnusableMap           invalid_map
 ├── TooManyRequests 429       too_many_requests
+├── UpgradeRequired 426       upgrade_required
+├── TooManyStreams 429        too_many_streams
 ├── HeadersTooLarge 431       headers_too_large
 ├── UndecodableImage 422      too_costly_image, decoder_crashed
 ├── ClientLeft 499            client_left
@@ -29,6 +32,7 @@ DepthlensError
 ├── ModelUnavailable 503      model_unavailable
 │   └── Draining              draining
 ├── Overloaded 503            overloaded
+│   └── StreamsFull           too_many_streams
 ├── DecoderUnavailable 503    decoder_unavailable
 └── DeadlineExceeded 504      deadline_exceeded
 
@@ -124,6 +128,14 @@ class Unauthorized(DepthlensError):
     title = "Key needed"
     code = "unauthorized"
     headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
+
+
+class ForeignOrigin(DepthlensError):
+    """403: a page of another origin opens a stream, and no setting allows it."""
+
+    status = 403
+    title = "Page of another origin"
+    code = "foreign_origin"
 
 
 class UnknownModel(DepthlensError):
@@ -237,6 +249,23 @@ class TooManyRequests(DepthlensError):
         super().__init__(detail, retry_after_s=retry_after_s, limit=limit)
 
 
+class UpgradeRequired(DepthlensError):
+    """426: a plain request to a route that speaks WebSocket."""
+
+    status = 426
+    title = "Open a WebSocket"
+    code = "upgrade_required"
+    headers: Mapping[str, str] = {"Upgrade": "websocket", "Connection": "Upgrade"}
+
+
+class TooManyStreams(DepthlensError):
+    """429: this client has its share of the streams already."""
+
+    status = 429
+    title = "Too many streams"
+    code = "too_many_streams"
+
+
 class HeadersTooLarge(DepthlensError):
     """431: too many headers, or too many bytes of them."""
 
@@ -314,6 +343,13 @@ class Overloaded(DepthlensError):
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
+
+
+class StreamsFull(Overloaded):
+    """503: all streams that there may be are open."""
+
+    title = "Too many streams"
+    code = "too_many_streams"
 
 
 class DecoderUnavailable(DepthlensError):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, Protocol, TypeVar
 
 from fastapi import Depends
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from service import tracing
 from service.admission import Admission, until_left
 from service.canary import Reason
 from service.catalogue import find_model
@@ -90,7 +91,7 @@ class Gateway:
         context.deadline = Deadline.after(self._timeout_s(request))
         self.admission.check_room(context)
 
-    async def model(self, request: Request, name: str | None, task: Task) -> ModelSpec:
+    async def model(self, request: HTTPConnection, name: str | None, task: Task) -> ModelSpec:
         """The model that a request names, or that of the settings when None; raises as `find_model`."""
         defaults: dict[Task, str] = {
             "depth": self.settings.depth_model,
@@ -129,7 +130,8 @@ class Gateway:
         try:
             async with asyncio.timeout(context.deadline.remaining_s()):
                 with self.uploads.share(context.client) as share:
-                    data = await read(request, self.settings.max_body_bytes, share)
+                    with tracing.span("receive"):
+                        data = await read(request, self.settings.max_body_bytes, share)
 
                     async def admitted() -> Response:
                         async with self.admission.place(context):

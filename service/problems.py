@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -50,15 +51,18 @@ class _RouteProblem(DepthlensError):
 
 def to_error(error: Exception, request: Request) -> DepthlensError:
     """The member of our tree that stands for any exception."""
+    return _from_router(error, request) if isinstance(error, HTTPException) else of_work(error)
+
+
+def of_work(error: Exception) -> DepthlensError:
+    """The same for what is not the router's."""
     if isinstance(error, DepthlensError):
         return error
     if isinstance(error, imaging_errors.ImageError) and not isinstance(error, imaging_errors.InvalidMap):
         kind = next(ours for theirs in type(error).__mro__ if (ours := _IMAGE_ERRORS.get(theirs)))
         return kind(str(error), code=error.code, field=error.field, value=error.value, limit=error.limit)
     if isinstance(error, RequestValidationError):
-        return _from_validation(error)
-    if isinstance(error, HTTPException):
-        return _from_router(error, request)
+        return from_validation(error.errors())
     return ContractViolation("Something went wrong on our side; the request id finds it in the log.")
 
 
@@ -89,8 +93,9 @@ async def handle(request: Request, error: Exception) -> Response:
     return problem_response(error, request)
 
 
-def _from_validation(error: RequestValidationError) -> InvalidParameter:
-    first = error.errors()[0]
+def from_validation(errors: Sequence[Any]) -> InvalidParameter:
+    """The first of pydantic's errors, in our words."""
+    first = errors[0]
     name = str(first["loc"][-1])[:60]
     bounds: dict[str, Any] = first.get("ctx") or {}
     limit = next((bounds[key] for key in ("ge", "gt", "le", "lt", "max_length", "expected") if key in bounds), None)

@@ -124,6 +124,11 @@ class UploadShare:
         self._memory.count(count, self.client)
         self.held_bytes += count
 
+    def give_back(self, count: int) -> None:
+        """Hold `count` bytes less."""
+        self._memory.count(-count, self.client)
+        self.held_bytes -= count
+
 
 async def read_image(request: Request, max_bytes: int, share: UploadShare) -> bytes:
     """The bytes of the posted image; raises as `read_parts` and `photo_of`."""
