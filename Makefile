@@ -78,6 +78,6 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.serve
 	@command -v curl >/dev/null || if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends curl; \
 	else echo "curl is not installed: the test of the README's commands will be skipped"; fi
-	$(PIP) install --editable '.[embedded,training]' --group dev
+	$(PIP) install --editable '.[embedded,otel,training]' --group dev
 	$(PIP) install --no-deps --upgrade --target $(VENV)/numpy2 'numpy>=2,<3'
 	touch $@

@@ -3,6 +3,7 @@
 import logging
 
 from service.context import RequestContext
+from service.logs import FIELDS
 from service.metrics import Metrics
 
 logger = logging.getLogger("depthlens.access")
@@ -27,12 +28,25 @@ def record(metrics: Metrics, context: RequestContext, method: str, route: str, s
         metrics.stage_seconds.labels(stage).observe(stage_seconds)
     if status == 499:
         metrics.cancelled.labels(context.stage).inc()
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    method = method[:_LOGGED_METHOD]  # any token is one
+    fields = {
+        "method": method,
+        "route": route,
+        "status": status,
+        "code": context.problem_code,
+        "seconds": round(seconds, 6),
+        "stage_seconds": {stage: round(stage_s, 6) for stage, stage_s in context.stage_s.items()},
+        "request_id": context.request_id,
+    }
     logger.info(
         "%s %s %s %s %.1fms id=%s",
-        method[:_LOGGED_METHOD],  # any token is one
+        method,
         route,
         status,
         context.problem_code,
         seconds * 1000,
         context.request_id,
+        extra={FIELDS: fields},
     )

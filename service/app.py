@@ -32,6 +32,7 @@ from service.routes import admin, depth, focus, health, models, segmentation
 from service.routes.lock import PhotoRoute
 from service.scenes import Scenes
 from service.settings import Settings
+from service.tracing import Tracer
 from service.triton_admin import metadata, read
 from service.upload import UploadMemory
 
@@ -48,6 +49,7 @@ def create_app(
     client: DepthClient | None = None,
     embedded: EmbeddedServer | None = None,
     connect: Callable[[str], DepthClient] | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """The gateway application.
 
@@ -56,6 +58,7 @@ def create_app(
         client: where inferences go; by default the Triton servers at `settings.triton_url`.
         embedded: the Triton that this process runs itself, if it does.
         connect: makes the client of one Triton's address, by default a `TritonClient`.
+        tracer: sends spans of every request; closed with the application.
 
     Raises:
         ValueError: neither a client nor a Triton address is given.
@@ -73,6 +76,8 @@ def create_app(
                 await watch
             await gateway.pipeline.close()
             await gateway.client.close()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
     app = FastAPI(
         title="Depthlens",
@@ -86,7 +91,7 @@ def create_app(
     routes = [route for module in _MODULES for route in module.router.routes]
     app.state.door = Door(gateway, routes)
     gateway.metrics.know_routes(route.path for route in routes if isinstance(route, PhotoRoute))
-    app.add_middleware(RequestMiddleware, metrics=gateway.metrics)
+    app.add_middleware(RequestMiddleware, metrics=gateway.metrics, tracer=tracer)
     for kind in (DepthlensError, ImageError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle)
     for module in _MODULES:

@@ -5,9 +5,11 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
+from service import tracing
 from service.errors import DeadlineExceeded
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -47,6 +49,7 @@ class RequestContext:
     """State of one request, made at the door or by the middleware, and passed to whatever works for it.
 
     `client` names who asks, for fair shares; it is neither logged nor shown. `let_in` says that the door has asked.
+    `trace_id` is empty where the request is not traced.
     """
 
     request_id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -56,6 +59,7 @@ class RequestContext:
     stage_s: dict[str, float] = field(default_factory=dict)
     problem_code: str = "ok"
     let_in: bool = False
+    trace_id: str = ""
 
     @classmethod
     def named(cls, request_id: str) -> "RequestContext":
@@ -68,10 +72,15 @@ class RequestContext:
         self.stage = stage
         start = time.perf_counter()
         try:
-            yield
+            with tracing.span(stage):
+                yield
         finally:
             self.stage_s[stage] = self.stage_s.get(stage, 0.0) + time.perf_counter() - start
 
     def server_timing(self) -> str:
         """The `Server-Timing` header: milliseconds by stage."""
         return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in self.stage_s.items())
+
+
+current: ContextVar[RequestContext | None] = ContextVar("depthlens_request", default=None)
+"""The request that is being worked on, for the log."""

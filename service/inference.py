@@ -19,6 +19,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from service import tracing
 from service.contract import MODEL_NAME, MODELS, ModelSpec, TensorSpec, spec_of
 from service.errors import ContractViolation, DeadlineExceeded, ModelFailed, ModelUnavailable, UnknownModel
 from service.triton_errors import VersionGone, translate
@@ -43,6 +44,7 @@ CHANNEL_ARGUMENTS: tuple[tuple[str, int], ...] = (
 )
 
 _MICROSECONDS = 1_000_000
+_INFER = "inference.GRPCInferenceService/ModelInfer"
 _CONTROL_TIMEOUT_S = 5.0
 
 
@@ -136,6 +138,8 @@ class TritonClient:
     """
 
     def __init__(self, url: str, *, admin: tuple[str, str] | None = None) -> None:
+        host, _, port = url.rpartition(":")
+        self._peer: dict[str, str | int] = {"server.address": host, "server.port": int(port), "rpc.system.name": "grpc"}
         self._triton = InferenceServerClient(url, channel_args=list(CHANNEL_ARGUMENTS))
         self._admin_headers = dict([admin]) if admin else None
         self._versions: dict[str, str] = {}
@@ -197,18 +201,20 @@ class TritonClient:
             raise ContractViolation(f"{model} has no outputs {', '.join(sorted(set(outputs)))}")
         if timeout_s <= 0:
             raise DeadlineExceeded("The deadline passed before the model was asked.")
-        async with _mapped_errors(model):
-            # gRPC's limit ends the call and cancels it in Triton; the queue's limit counts only where a model's config
-            # allows it, which none does here (see the network's config.pbtxt).
-            result = await self._triton.infer(
-                model,
-                [_input(spec.inputs[0], image)],
-                model_version=version,
-                outputs=[InferRequestedOutput(tensor.name) for tensor in wanted],
-                request_id=request_id or "",
-                timeout=max(1, int(timeout_s * _MICROSECONDS)),
-                client_timeout=timeout_s,
-            )
+        with tracing.call(_INFER, {**self._peer, "depthlens.model": model}) as headers:
+            async with _mapped_errors(model):
+                # gRPC's limit ends the call and cancels it in Triton; the queue's limit counts only where a model's
+                # config allows it, which none does here (see the network's config.pbtxt).
+                result = await self._triton.infer(
+                    model,
+                    [_input(spec.inputs[0], image)],
+                    model_version=version,
+                    outputs=[InferRequestedOutput(tensor.name) for tensor in wanted],
+                    request_id=request_id or "",
+                    headers=headers,
+                    timeout=max(1, int(timeout_s * _MICROSECONDS)),
+                    client_timeout=timeout_s,
+                )
         return Prediction(
             {t.name: _output(t, result, model) for t in wanted}, model, result.get_response().model_version
         )

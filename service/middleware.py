@@ -1,23 +1,29 @@
 """The outermost layer: request id, timing headers, metrics and the access log of every request."""
 
 import time
+from contextlib import nullcontext
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import access
-from service.context import RequestContext
+from service import access, tracing
+from service.context import RequestContext, current
 from service.metrics import Metrics
 from service.problems import problem_response
+from service.tracing import Tracer
+
+_UNTRACED = ("/health/", "/metrics")
+"""Beginnings of paths whose requests say nothing and come every few seconds."""
 
 
 class RequestMiddleware:
     """Gives every request its context, and lets no exception out without a problem answer."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
@@ -25,8 +31,18 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        context = state.get("context") or RequestContext.named(Headers(scope=scope).get("x-request-id", ""))
+        headers = Headers(scope=scope)
+        context = state.get("context") or RequestContext.named(headers.get("x-request-id", ""))
         state["context"] = context
+        token = current.set(context)
+        tracer = None if scope["path"].startswith(_UNTRACED) else self._tracer
+        try:
+            with tracer.request(headers) if tracer else nullcontext("") as context.trace_id:
+                await self._serve(scope, receive, send, context)
+        finally:
+            current.reset(token)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
         start = time.perf_counter()
         status = 0
 
@@ -51,4 +67,5 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
+        tracing.answered(scope["method"], route, status, context.problem_code, context.request_id)
         access.record(self._metrics, context, scope["method"], route, status, seconds)

@@ -23,6 +23,7 @@ from service.embedded.supervisor import Supervisor
 from service.gateway import Gateway
 from service.inference import TritonClient
 from service.settings import Settings
+from service.tracing import Tracer, TracingMissing
 
 logger = logging.getLogger("depthlens")
 
@@ -104,10 +105,15 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
         client: TritonClient | None = None
         if settings.triton_url is None:
             logger.info("starting the embedded Triton on %s", settings.model_repository)
-            embedded = EmbeddedSettings(settings.model_repository, others=True, cache=settings.openvino_cache)
+            embedded = EmbeddedSettings(
+                settings.model_repository,
+                others=True,
+                cache=settings.openvino_cache,
+                otlp_endpoint=settings.otlp_endpoint,
+            )
             supervisor = await stack.enter_async_context(Supervisor(embedded))
             client = TritonClient(supervisor.grpc_url, admin=supervisor.admin)
-        app = create_app(settings, client, supervisor)
+        app = create_app(settings, client, supervisor, tracer=_tracer(settings.otlp_endpoint))
         server = make_server(app)
         app.state.gateway.pipeline.start()
         announcing = asyncio.create_task(_announce(app.state.gateway, listener))
@@ -115,6 +121,15 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             await server.serve([listener])
         finally:
             announcing.cancel()
+
+
+def _tracer(endpoint: str | None) -> Tracer | None:
+    """None where nothing is traced; what cannot be is a line in the log, since photos can be answered without."""
+    try:
+        return Tracer.to(endpoint) if endpoint is not None else None
+    except TracingMissing as error:
+        logger.error("%s", error)
+        return None
 
 
 async def _announce(gateway: Gateway, listener: socket.socket) -> None:

@@ -7,7 +7,16 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.addresses import parse_list
@@ -34,6 +43,16 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="log lines for people, or one JSON object each for whatever collects them"
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://",
+        validation_alias=AliasChoices("otlp_endpoint", "DEPTHLENS_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="`http://host:port` of an OpenTelemetry collector that traces go to (OTLP/HTTP; extra `otel`); "
+        "OpenTelemetry's own `OTEL_EXPORTER_OTLP_ENDPOINT` does the same; unset traces nothing",
+    )
 
     triton_url: str | None = Field(
         None,

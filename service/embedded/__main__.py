@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from service.contract import MODELS
 from service.embedded.binary import BinaryMissingError
 from service.embedded.settings import EmbeddedSettings
 from service.embedded.supervisor import Supervisor, TritonStartError
+from service.logs import configure
 
 _REAP_PERIOD_S = 1.0
 
@@ -21,9 +21,7 @@ _REAP_PERIOD_S = 1.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status: 0 after a drain, 1 when the server cannot start."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
-    )
+    configure(options.log_level, options.log_format)
     settings = EmbeddedSettings(
         repository=options.repository,
         models=tuple(options.model or MODELS),
@@ -37,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start_timeout_s=options.start_timeout_s,
         exit_timeout_s=options.exit_timeout_s,
         log_verbose=options.log_verbose,
+        otlp_endpoint=options.otlp_endpoint,
     )
     try:
         asyncio.run(_serve(settings))
@@ -65,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--start-timeout-s", type=float, default=120.0, help="from process start to the first answer")
     add("--exit-timeout-s", type=int, default=10, help="for requests in flight on a stop")
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="debug shows Triton's log")
+    add("--log-format", choices=("text", "json"), default="text", help="json: one object a line")
+    add("--otlp-endpoint", help="http://host:port of an OpenTelemetry collector that Triton's spans go to")
     add("--log-verbose", type=int, default=0, help="Triton's own verbosity")
     return parser
 

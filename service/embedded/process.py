@@ -17,6 +17,7 @@ from pathlib import Path
 from service.embedded import shm
 from service.embedded.binary import TritonBinary
 from service.embedded.settings import EmbeddedSettings
+from service.tracing import traces_url
 from service.triton_admin import ADMIN_NAME
 
 logger = logging.getLogger("depthlens.triton")
@@ -246,4 +247,18 @@ def _command(
         "--allow-gpu-metrics=false",
         "--pinned-memory-pool-byte-size=0",
         f"--log-verbose={settings.log_verbose}",
+        *(_tracing(settings.otlp_endpoint) if settings.otlp_endpoint else ()),
+    ]
+
+
+def _tracing(endpoint: str) -> list[str]:
+    """Spans of those requests whose caller keeps a trace, and of no others: canaries and health would drown them."""
+    return [
+        "--trace-config=mode=opentelemetry",
+        f"--trace-config=opentelemetry,url={traces_url(endpoint)}",
+        "--trace-config=opentelemetry,resource=service.name=depthlens-triton",
+        "--trace-config=opentelemetry,bsp_schedule_delay=1000",  # milliseconds; spans come as late as this
+        "--trace-config=level=TIMESTAMPS",
+        # One of so many without a `traceparent`; those with one are traced whatever stands here.
+        f"--trace-config=rate={2**31 - 1}",
     ]

@@ -32,6 +32,7 @@ class EmbeddedSettings:
         shm_bytes: shared memory per model instance to begin with; it grows by need, and growing costs time.
         max_backoff_s: longest pause between restarts.
         log_verbose: Triton's own verbosity, 0 or more.
+        otlp_endpoint: `http://host:port` of the collector that Triton's spans go to; None: it makes none.
     """
 
     repository: Path
@@ -53,3 +54,4 @@ class EmbeddedSettings:
     shm_bytes: int = 16 * 2**20
     max_backoff_s: float = 10.0
     log_verbose: int = 0
+    otlp_endpoint: str | None = None
