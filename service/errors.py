@@ -12,10 +12,10 @@ DepthlensError
 ├── NotAcceptable 406         not_acceptable
 ├── RequestTimeout 408        request_timeout
 ├── TooLarge 413              body_too_large, image_too_large, image_too_long, too_many_scans, metadata_too_large,
-│                             side_too_long_for_format
+│                             side_too_long_for_format, too_many_images, answer_too_large
 ├── UrlTooLong 414            url_too_long
 ├── UnsupportedMedia 415      not_an_image, unsupported_format, unsupported_content_type, unsupported_encoding
-├── InvalidParameter 422      invalid_parameter, not_metric
+├── InvalidParameter 422      invalid_parameter, not_metric, not_relative, no_focal_length
 │   ├── OutsideImage          outside_image
 │   ├── NotAPerson            not_a_person
 │   ├── UnknownPerson         unknown_person

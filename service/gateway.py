@@ -24,7 +24,7 @@ from service.rollout import Rollout
 from service.scenes import Scenes
 from service.schemas import parse_decimal
 from service.settings import Settings
-from service.upload import Parts, UploadMemory, UploadShare, read_image, read_parts
+from service.upload import NamedPhoto, Parts, UploadMemory, UploadShare, read_image, read_parts, read_photos
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 
@@ -125,7 +125,15 @@ class Gateway:
 
         return await self._answer(request, read, job)
 
-    async def _answer(self, request: Request, read: Read[T], job: Job[T]) -> Response:
+    async def answer_batch(self, request: Request, job: Job[list[NamedPhoto]]) -> Response:
+        """Read several photos and run `job`, which waits for a place for each; raises as `answer_parts`."""
+
+        async def read(request: Request, max_bytes: int, share: UploadShare) -> list[NamedPhoto]:
+            return await read_photos(request, max_bytes, share, self.settings.max_batch_images)
+
+        return await self._answer(request, read, job, placed=False)
+
+    async def _answer(self, request: Request, read: Read[T], job: Job[T], *, placed: bool = True) -> Response:
         context: RequestContext = request.state.context
         try:
             async with asyncio.timeout(context.deadline.remaining_s()):
@@ -134,6 +142,8 @@ class Gateway:
                         data = await read(request, self.settings.max_body_bytes, share)
 
                     async def admitted() -> Response:
+                        if not placed:
+                            return await job(context, data)
                         async with self.admission.place(context):
                             return await job(context, data)
 

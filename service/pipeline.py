@@ -181,6 +181,11 @@ class Pipeline:
         self._cache.put("photo", upload.digest, photo, photo.nbytes)
         return photo
 
+    async def glimpse(self, context: RequestContext, upload: Upload, min_side: int) -> Photo:
+        """The photo, of which `min_side` pixels on the shorter side are enough: in full where that is at hand."""
+        cached: Photo | None = self._cache.get("photo", upload.digest)
+        return cached or await self._decode(context, upload, min_side)
+
     async def analyse(
         self, context: RequestContext, upload: Upload, spec: ModelSpec, photo: Photo | None = None
     ) -> Analysis:
@@ -204,20 +209,37 @@ class Pipeline:
         return analysis
 
     async def focus_scene(
-        self, context: RequestContext, upload: Upload, spec: ModelSpec, maps: OwnMaps, edge: Edge = "matte"
+        self,
+        context: RequestContext,
+        upload: Upload,
+        spec: ModelSpec,
+        maps: OwnMaps,
+        edge: Edge = "matte",
+        known: tuple[Photo, Analysis] | None = None,
     ) -> FocusScene:
-        """The photo prepared for refocusing; the model is asked for what `maps` do not say, and for nothing else."""
+        """The photo prepared for refocusing; the model is asked for what `maps` do not say, and for nothing else.
+
+        Args:
+            context: of the request.
+            upload: the photo.
+            spec: the model.
+            maps: the caller's own.
+            edge: how borders of people are made.
+            known: the photo in full and what the model says of it, where the caller has both.
+        """
         own_digest = await self.in_worker(context, "decode", maps.digest)
         key = (upload.digest, None if maps.complete else spec.name, own_digest, edge)
         cached: FocusScene | None = self._cache.get("scene", key)
         if cached is not None:
             return cached
         own = await self.in_worker(context, "decode", maps.read, upload.size)
-        photo: Photo | None = self._cache.get("photo", upload.digest)
+        photo: Photo | None = known[0] if known else self._cache.get("photo", upload.digest)
         if photo is None:  # not kept under its own key as well: the scene holds its pixels
             photo = await self._decode(context, upload)
         answers = self._answers
-        analysis = None if maps.complete else await self.analyse(context, upload, spec, photo)
+        analysis = known[1] if known else None
+        if analysis is None and not maps.complete:
+            analysis = await self.analyse(context, upload, spec, photo)
         scene = await self.in_worker(context, "render", _prepare, photo, upload.header.mime, analysis, own, edge)
         if answers == self._answers:
             self._cache.put("scene", key, scene, scene.scene.nbytes)

@@ -1,4 +1,4 @@
-"""Query parameters and JSON bodies: shapes and ranges, no logic."""
+"""Query parameters and JSON bodies: shapes and ranges, no logic. Those of depth and people are in `queries`."""
 
 import math
 import re
@@ -47,8 +47,6 @@ ModelName = Annotated[
     str | None, Field(max_length=100, description="served model; see `GET /models`. Default: the gateway's setting")
 ]
 Colormap = Literal["turbo", "inferno", "magma", "viridis", "plasma", "gray"]
-DepthFormat = Literal["png16", "npy", "npz", "tiff", "preview", "json"]
-MaskFormat = Literal["png", "npy", "json"]
 FocusFormat = Literal["same", "jpeg", "png", "webp", "avif", "tiff", "bmp", "gif", "png16", "npy", "json", "zip"]
 
 _PEOPLE = re.compile(r"all|\d{1,3}(,\d{1,3}){0,63}", re.ASCII)
@@ -84,72 +82,18 @@ Highlights = Annotated[
 ]
 
 
-class _Query(BaseModel):
+class Query(BaseModel):
     """A misspelt parameter is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _named(choices: Any, description: str) -> Any:
+def named(choices: Any, description: str) -> Any:
     """A free string in code (an unknown name is a 406 that lists what can be had), an enum in the document."""
     return Field(max_length=40, description=description, json_schema_extra={"enum": list(choices.__args__)})
 
 
-class DepthQuery(_Query):
-    """Parameters of `POST /depth`."""
-
-    model: ModelName = None
-    format: Annotated[
-        str | None,
-        _named(DepthFormat, "wins over `Accept`; default `png16`"),
-    ] = None
-    size: Annotated[
-        Literal["image", "native"], Field(description="the photo's own size, or the network's (much cheaper)")
-    ] = "image"
-    edges: Annotated[
-        Literal["raw", "sharp"],
-        Field(
-            description="`raw` interpolates; `sharp` makes the map's steps hard, puts them on the photo's edges, "
-            "and leaves slopes and flat parts alone. No effect with `size=native`"
-        ),
-    ] = "raw"
-    colormap: Annotated[Colormap, Field(description="colours of `format=preview`")] = "turbo"
-    near: Annotated[
-        Share, Field(description="inverse depth (0..1 of the image's range) shown as the nearest colour")
-    ] = 1.0
-    far: Annotated[
-        Share, Field(description="inverse depth (0..1 of the image's range) shown as the farthest colour")
-    ] = 0.0
-    points: Annotated[
-        str | None,
-        Field(
-            max_length=40_000,
-            description="`x,y;x,y`: pixels whose values `format=json` reports",
-            examples=["320,240;10.5,20"],
-        ),
-    ] = None
-    focal_px: Annotated[
-        Annotated[float, Field(gt=0.0, le=1e6), Decimal] | None,
-        Field(
-            description="focal length in pixels of the shown photo: scales the metres of a metric model that states "
-            "the one it learned with (`focal_share` in `GET /models`)"
-        ),
-    ] = None
-
-
-class SegmentationQuery(_Query):
-    """Parameters of `POST /segmentation`."""
-
-    model: ModelName = None
-    format: Annotated[str | None, _named(MaskFormat, "wins over `Accept`; default `png`")] = None
-    size: Annotated[Literal["image", "native"], Field(description="the photo's own size, or the network's")] = "image"
-    edges: Annotated[
-        Literal["raw", "sharp"],
-        Field(description="`raw` interpolates; `sharp` follows the photo's edges. No effect with `size=native`"),
-    ] = "raw"
-
-
-class FocusQuery(_Query):
+class FocusQuery(Query):
     """Parameters of `POST /focus`."""
 
     x: Annotated[Number | None, Field(description="clicked column in pixels of the upright photo")] = None
@@ -250,7 +194,7 @@ class FocusQuery(_Query):
     model: ModelName = None
     format: Annotated[
         str | None,
-        _named(FocusFormat, "wins over `Accept`; default: the input's own format, else the first that `output` has"),
+        named(FocusFormat, "wins over `Accept`; default: the input's own format, else the first that `output` has"),
     ] = None
     quality: Annotated[int, Field(ge=1, le=100, description="of JPEG, WebP and AVIF"), Whole] = 92
 
@@ -324,6 +268,31 @@ class PeopleReport(BaseModel):
     mode: str | None
     focus_depth: float | None
     people: list[PersonReport]
+
+
+class FileReport(BaseModel):
+    """One file of an answer of `POST /analyze` or `POST /batch`."""
+
+    name: str = Field(examples=["depth.png"])
+    media_type: str
+    headers: dict[str, str] = Field(description="what the answer with this file alone would say in its headers")
+
+
+class BatchItem(BaseModel):
+    """What became of one photo of `POST /batch`."""
+
+    index: int = Field(description="its place among those sent, from 0; the folder of its files")
+    name: str = Field(description="its file name, as sent")
+    status: int = Field(description="200, or that of its problem")
+    problem: dict[str, Any] | None = Field(None, description="as the photo alone would have got it")
+    retry_after_s: float | None = Field(None, description="when another try makes sense")
+    files: list[FileReport] = []
+
+
+class BatchReport(BaseModel):
+    """`report.json` of `POST /batch`."""
+
+    items: list[BatchItem]
 
 
 class Tensor(BaseModel):

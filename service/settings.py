@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     max_side_px: PositiveInt = Field(65_535, description="longest side of a photo in pixels")
     max_points: PositiveInt = Field(1_000, description="most points in one `points=` query")
 
+    max_batch_images: PositiveInt = Field(16, description="most photos in one `POST /batch`")
+    max_batch_bytes: PositiveInt = Field(
+        256 * 2**20,
+        description="bytes of all files that answer one `POST /batch`; photos beyond it have a 413 in its report",
+    )
+
     header_timeout_s: PositiveFloat = Field(
         8.0, description="time for a request's headers to arrive, from the connection or their first byte, in seconds"
     )

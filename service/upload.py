@@ -5,11 +5,12 @@ the limit.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -17,6 +18,8 @@ from service.errors import BadRequest, ClientLeft, EmptyBody, Overloaded, TooLar
 
 FIELD = "image"
 _MAX_PARTS = 16
+_MOST_COUNTED = 1_000  # photos: beyond it they are not even counted
+_LONGEST_NAME = 200
 
 Parts = Mapping[str, bytes]
 """Files of a request by field; the raw body counts as `image`."""
@@ -239,9 +242,21 @@ async def _bounded(request: Request, max_bytes: int, share: UploadShare) -> Asyn
 
 
 async def _from_multipart(request: Request, max_bytes: int, share: UploadShare, maps: Collection[str]) -> Parts:
+    async with _form(request, max_bytes, share, _MAX_PARTS) as form:
+        if not maps and FIELD not in form:
+            raise _missing()
+        known = {FIELD, *maps}
+        if maps:
+            _check_known(form, known)
+        return {name: await _file(name, form.getlist(name)) for name in form if name in known}
+
+
+@asynccontextmanager
+async def _form(request: Request, max_bytes: int, share: UploadShare, max_parts: int) -> AsyncIterator[FormData]:
+    """The parts of a multipart body; they are gone at the end of the block."""
     stream = _bounded(request, max_bytes, share)
     parser = _InMemoryParser(
-        request.headers, stream, max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=max_bytes
+        request.headers, stream, max_files=max_parts, max_fields=max_parts, max_part_size=max_bytes
     )
     try:
         try:
@@ -254,19 +269,67 @@ async def _from_multipart(request: Request, max_bytes: int, share: UploadShare, 
             await stream.aclose()
         if not parser.complete:
             raise BadRequest("The multipart body ends before its last boundary.", field="body")
-        if not maps and FIELD not in form:
-            raise _missing()
-        known = {FIELD, *maps}
-        unknown = sorted(set(form) - known)
-        if unknown and maps:
-            raise BadRequest(
-                f"There is no part called `{unknown[0][:40]}` here; parameters belong into the query.",
-                field=unknown[0][:40],
-                limit=sorted(known),
-            )
-        return {name: await _file(name, form.getlist(name)) for name in form if name in known}
+        yield form
     finally:
         parser.close()
+
+
+def _check_known(form: FormData, known: Collection[str]) -> None:
+    unknown = sorted(set(form) - set(known))
+    if unknown:
+        raise BadRequest(
+            f"There is no part called `{unknown[0][:40]}` here; parameters belong into the query.",
+            field=unknown[0][:40],
+            limit=sorted(known),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPhoto:
+    """One of several photos in a request: its file name, as sent but no longer than 200 characters, and its bytes."""
+
+    name: str
+    data: bytes
+
+
+async def read_photos(request: Request, max_bytes: int, share: UploadShare, max_count: int) -> list[NamedPhoto]:
+    """All photos of a request, in their order: the field `image`, repeated, or the body as the only one.
+
+    Args:
+        request: not yet read; `check_head` has let it pass.
+        max_bytes: the largest body, of all photos together.
+        share: what this request holds of the memory for all.
+        max_count: most photos.
+
+    Raises:
+        BadRequest: there is none, or a field of another name.
+        TooLarge: more than `max_count`, code `too_many_images`.
+        Overloaded, TooManyRequests, UnsupportedMedia, ClientLeft: as `read_parts`.
+    """
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type != "multipart/form-data":
+        return [NamedPhoto("", await read_image(request, max_bytes, share))]
+    try:
+        async with _form(request, max_bytes, share, _MOST_COUNTED) as form:
+            _check_known(form, {FIELD})
+            parts = form.getlist(FIELD)
+            if not parts:
+                raise _missing()
+            if len(parts) > max_count:
+                raise TooLarge(
+                    f"At most {max_count} photos can be sent at once.",
+                    code="too_many_images",
+                    field=FIELD,
+                    value=len(parts),
+                    limit=max_count,
+                )
+            return [NamedPhoto(_name(part), await _file(FIELD, [part])) for part in parts]
+    except ClientDisconnect as error:
+        raise ClientLeft("The client closed the connection during the upload.") from error
+
+
+def _name(part: str | UploadFile) -> str:
+    return "" if isinstance(part, str) else (part.filename or "")[:_LONGEST_NAME]
 
 
 async def _file(name: str, parts: list[str | UploadFile]) -> bytes:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import rack, views
+from service.aiming import read_aim, read_people
 from service.context import RequestContext
 from service.contract import ModelSpec
 from service.errors import InvalidParameter
@@ -127,9 +128,9 @@ async def focus(request: Request, query: Annotated[FocusQuery, Query()], gateway
 
 
 def _read(query: FocusQuery) -> _Wish:
-    start = _aim((query.x, query.y), (query.rx, query.ry), _choice(query.person), "")
+    start = read_aim((query.x, query.y), (query.rx, query.ry), read_people(query.person))
     target: Choice | None = None if query.rack_person is None else (query.rack_person,)
-    end = _aim((query.rack_x, query.rack_y), (query.rack_rx, query.rack_ry), target, "rack_")
+    end = read_aim((query.rack_x, query.rack_y), (query.rack_rx, query.rack_ry), target, "rack_")
     if start is None and (end is not None or query.output not in _WITHOUT_FOCUS):
         raise InvalidParameter(
             "Give the click as x and y in pixels, or as rx and ry between 0 and 1; or name a person.",
@@ -167,35 +168,6 @@ def _read(query: FocusQuery) -> _Wish:
                 value=getattr(query, name)[:40],
             )
     return _Wish(query, start, end)
-
-
-def _aim(
-    pixel: tuple[float | None, float | None],
-    share: tuple[float | None, float | None],
-    people: Choice | None,
-    prefix: str,
-) -> Aim | None:
-    given = [pair for pair in (pixel, share) if pair != (None, None)]
-    if len(given) > 1 or any(None in pair for pair in given):
-        raise InvalidParameter(
-            f"Give the point as {prefix}x and {prefix}y in pixels, or as {prefix}rx and {prefix}ry between 0 and 1.",
-            field=f"{prefix}x",
-            value=None,
-        )
-    if not given and people is None:
-        return None
-    return Aim(_pair(pixel), _pair(share), people, prefix)
-
-
-def _pair(pair: tuple[float | None, float | None]) -> tuple[float, float] | None:
-    x, y = pair
-    return None if x is None or y is None else (x, y)
-
-
-def _choice(person: list[str]) -> Choice | None:
-    if person == ["all"]:
-        return "all"
-    return tuple(int(index) for group in person for index in group.split(",")) or None
 
 
 async def _uploaded(
