@@ -35,7 +35,7 @@ RUN python -c "import ctypes; ctypes.CDLL('libpython3.11.so.1.0')" \
  || { apt-get update && apt-get install -y --no-install-recommends libpython3.11 && rm -rf /var/lib/apt/lists/*; }
 RUN groupadd --gid 10001 depthlens \
  && useradd --uid 10001 --gid depthlens --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin depthlens \
- && install -d -o 10001 -g 10001 /var/cache/depthlens
+ && install -d -o 10001 -g 10001 /var/cache/depthlens /run/depthlens/triton-admin
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=wheel /opt/package /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
@@ -50,6 +50,7 @@ EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=5s --timeout=5s --start-period=120s --retries=3 \
   CMD ["python", "-I", "/opt/healthcheck/triton_health.py"]
 CMD ["python", "-m", "service.embedded", "--repository", "/models", "--cache", "/var/cache/depthlens", \
+     "--admin-file", "/run/depthlens/triton-admin/admin", \
      "--host", "0.0.0.0", "--grpc-port", "8001", "--http-port", "8000", "--metrics-port", "8002"]
 
 ARG VERSION=0
