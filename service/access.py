@@ -1,6 +1,7 @@
 """What is kept of every request that was answered: its counts, its times and one line in the log."""
 
 import logging
+from collections.abc import Mapping
 
 from service.context import RequestContext
 from service.logs import FIELDS
@@ -50,3 +51,17 @@ def record(metrics: Metrics, context: RequestContext, method: str, route: str, s
         context.request_id,
         extra={FIELDS: fields},
     )
+
+
+def ended(context: RequestContext, route: str, code: int | None, counts: Mapping[str, int], seconds: float) -> None:
+    """Log the end of a stream.
+
+    Args:
+        context: of its handshake.
+        route: its path.
+        code: it was closed with, None when the client went.
+        counts: of its frames.
+        seconds: it was open.
+    """
+    said = " ".join(f"{name}={count}" for name, count in counts.items())
+    logger.info("%s closed %s after %.1fs %s id=%s", route, code or "by client", seconds, said, context.request_id)

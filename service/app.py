@@ -28,10 +28,11 @@ from service.pipeline import Pipeline
 from service.problems import handle
 from service.replicas import RESOLVE_PERIOD_S, Replicas
 from service.rollout import Rollout
-from service.routes import admin, analyze, depth, focus, health, models, segmentation
+from service.routes import admin, analyze, depth, focus, frames, health, models, segmentation
 from service.routes.lock import PhotoRoute
 from service.scenes import Scenes
 from service.settings import Settings
+from service.streams import Streams
 from service.tracing import Tracer
 from service.triton_admin import metadata, read
 from service.upload import UploadMemory
@@ -41,7 +42,10 @@ _MODULES = (depth, segmentation, focus, analyze, models, health)
 _DESCRIPTION = """Depth maps, person mattes and refocused photos.
 
 Coordinates and results are in the displayed orientation (EXIF applied). Errors are RFC 9457 problem details with a
-stable `code`."""
+stable `code`.
+
+Videos go through a WebSocket, `/frames?task=depth|segmentation|focus`, which OpenAPI cannot describe: encoded frames
+in, results out in order, with one scale over the stream. Its messages are in the project's `docs/streams.md`."""
 
 
 def create_app(
@@ -96,8 +100,10 @@ def create_app(
         app.add_exception_handler(kind, handle)
     for module in _MODULES:
         app.include_router(module.router)
+    app.include_router(frames.router)
     if settings.admin_key_hashes:
         app.include_router(admin.router)
+    app.add_api_websocket_route("/{path:path}", frames.no_such_stream)
     app.add_api_route("/", _documentation, include_in_schema=False)
     return app
 
@@ -172,5 +178,6 @@ def _wire(settings: Settings, client: Replicas, embedded: EmbeddedServer | None)
         rollout=Rollout(client),
         uploads=uploads,
         scenes=Scenes(cache, settings.scene_age_s),
+        streams=Streams(settings.max_streams, metrics),
         embedded=embedded,
     )

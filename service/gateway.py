@@ -24,6 +24,7 @@ from service.rollout import Rollout
 from service.scenes import Scenes
 from service.schemas import parse_decimal
 from service.settings import Settings
+from service.streams import Streams
 from service.upload import NamedPhoto, Parts, UploadMemory, UploadShare, read_image, read_parts, read_photos
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -60,6 +61,7 @@ class Gateway:
     rollout: Rollout
     uploads: UploadMemory
     scenes: Scenes
+    streams: Streams
     embedded: EmbeddedServer | None = None
     draining: bool = False
 

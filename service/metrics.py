@@ -68,6 +68,19 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.streams = Gauge("depthlens_streams", "Open frame streams", registry=self.registry)
+        self.frames = Counter(
+            "depthlens_frames_total",
+            "Frames of streams: ok, dropped, left (unanswered when the client went), or the problem code",
+            ["result"],
+            registry=self.registry,
+        )
+        self.frame_seconds = Histogram(
+            "depthlens_frame_seconds",
+            "Time from a frame's arrival to its result",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.cache_hits = Counter("depthlens_cache_total", "Cache look-ups", ["kind", "result"], registry=self.registry)
         tasks = Gauge(
             "depthlens_tasks", "Tasks of the event loop; those of requests end with them", registry=self.registry

@@ -24,6 +24,7 @@ from service.gateway import Gateway
 from service.inference import TritonClient
 from service.settings import Settings
 from service.tracing import Tracer, TracingMissing
+from service.websocket import GuardedWebSocket
 
 logger = logging.getLogger("depthlens")
 
@@ -46,6 +47,11 @@ class GatewayServer(uvicorn.Server):
             return
         self._gateway.draining = True
         self._loop.call_soon_threadsafe(self._close_later)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener, and let requests and frames in work end."""
+        self._gateway.streams.drain()
+        await super().shutdown(sockets)
 
     def _close_later(self) -> None:
         logger.info("stopping: the listener closes in %g s", self._gateway.settings.drain_s)
@@ -76,11 +82,15 @@ def make_server(app: FastAPI) -> GatewayServer:
     """The server of an application of `create_app` behind the guarded HTTP edge; needs a running loop."""
     gateway: Gateway = app.state.gateway
     settings = gateway.settings
-    protocol = partial(GuardedProtocol, Connections(gateway, app.state.door))
+    shared = Connections(gateway, app.state.door)
+    protocol = partial(GuardedProtocol, shared)
     config = uvicorn.Config(
         app,
         http=cast(type[asyncio.Protocol], protocol),  # h11: httptools takes headers of any size
-        ws="none",
+        ws=cast(type[asyncio.Protocol], partial(GuardedWebSocket, shared)),
+        ws_max_size=settings.max_frame_bytes,
+        ws_per_message_deflate=False,  # what comes and goes is compressed already
+        ws_ping_timeout=None,  # pings keep proxies from closing; a client that holds back frames answers them late
         log_config=None,
         log_level="warning",
         access_log=False,

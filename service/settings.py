@@ -126,6 +126,18 @@ class Settings(BaseSettings):
         5.0,
         description="longest wait for a place, in seconds; 503 at once when a longer one is predicted",
     )
+    max_streams: PositiveInt = Field(
+        32,
+        description="open frame streams, beyond it 503; of one client no more than places are left, beyond it 429",
+    )
+    max_frame_bytes: PositiveInt = Field(16 * 2**20, description="largest message on a stream in bytes; beyond it 1009")
+    stream_idle_s: PositiveFloat = Field(
+        60.0, description="how long a stream may bring no frame, or leave an answer unread, in seconds"
+    )
+    stream_origins: Words = Field(
+        (),
+        description="origins, separated by commas, whose pages may open streams beside the service's own; `*`: any",
+    )
     rate_limit_per_s: PositiveFloat | None = Field(
         None, description="requests a second of one client, with 5 seconds' worth at once; beyond it 429"
     )
