@@ -1,12 +1,15 @@
 """What a terminal shows of a job: a bar, and a line above it for each failure. Standard output is left to results."""
 
+import os
 import sys
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from tqdm import tqdm
 
 from service.batch.report import Outcome
+
+_PLAIN_COLUMNS: Final = 80
 
 
 class Display:
@@ -22,23 +25,32 @@ class Display:
     def __init__(self, total: int | None, label: str, unit: str, quiet: bool) -> None:
         self._quiet = quiet
         self._failed = 0
+        bare = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns == 0
         self._bar = tqdm(
             total=total,
             desc=label,
             unit=unit,
             file=sys.stderr,
             disable=quiet or not sys.stderr.isatty(),
-            dynamic_ncols=True,
+            dynamic_ncols=not bare,
+            ncols=_PLAIN_COLUMNS
+            if bare
+            else None,  # a terminal that does not know how wide it is, as of `docker run -t`
             smoothing=0.1,
         )
 
+    def begin(self, label: str) -> None:
+        """From now on things are done: rates count from here."""
+        self._bar.reset()
+        self._bar.set_description(label)
+
     def step(self, outcome: Outcome) -> None:
         """One photo is done."""
+        self._bar.update()
         if outcome.status == "failed":
             self._failed += 1
-            self.line(f"{outcome.input}: {outcome.code}: {outcome.detail}")
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
-        self._bar.update()
+            self.line(f"{outcome.input}: {outcome.code}: {outcome.detail}")
 
     def advance(self) -> None:
         """One frame is done."""

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-Status = Literal["ok", "failed", "skipped", "not_started"]
+Status = Literal["ok", "failed", "skipped", "interrupted", "not_started"]
 
 
 @dataclass(slots=True)
@@ -19,9 +19,9 @@ class Outcome:
     Attributes:
         input: its path, `-` for standard input.
         output: where the result is, or would be; `-` for standard output.
-        status: `skipped` where the result was there; `not_started` when the job ended before.
-        code: `ok`; the problem's code; `unreadable`, `unwritable`, `connection_failed`, `timed_out`,
-            `unexpected_answer`, `interrupted`; `exists` for what was skipped.
+        status: `skipped` where the result was there; `interrupted` or `not_started` when the job ended before.
+        code: the problem's code; `unreadable`, `unwritable`, `connection_failed`, `timed_out`, `unexpected_answer`;
+            else the status.
         detail: the error in words.
         http_status: of the answer, where there was one.
         seconds: from reading the photo to the result on disk, waiting included.
@@ -45,7 +45,7 @@ class Outcome:
 def counted(outcomes: Sequence[Outcome]) -> dict[str, int]:
     """How many of each status."""
     counts = Counter(outcome.status for outcome in outcomes)
-    return {status: counts[status] for status in ("ok", "failed", "skipped", "not_started")}
+    return {status: counts[status] for status in get_args(Status)}
 
 
 def report(

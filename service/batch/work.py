@@ -64,7 +64,7 @@ async def _worker(
 ) -> None:
     for item, outcome in left:
         if item in job.skipped:
-            outcome.status, outcome.code = "skipped", "exists"
+            outcome.status = outcome.code = "skipped"
         else:
             await _one(job, client, item, outcome, stopped)
         display.step(outcome)
@@ -83,7 +83,7 @@ async def _one(job: Job, client: AsyncClient, item: Item, outcome: Outcome, stop
         await asyncio.to_thread(_write, item, file)
         outcome.status = outcome.code = "ok"
     except asyncio.CancelledError:
-        outcome.code, outcome.detail = "interrupted", "the job was stopped"
+        outcome.status = outcome.code = "interrupted"
         raise
     except ClientError as error:
         _note(outcome, error)

@@ -32,12 +32,18 @@ class DepthOptions(TypedDict, total=False):
     model: str
     size: Literal["image", "native"]
     edges: Literal["raw", "sharp"]
+    unit: Literal["m", "relative"]
     focal_px: float
 
 
 class SegmentOptions(TypedDict, total=False):
     """Parameters of a matte; see `POST /segmentation`."""
 
+    person: int | Iterable[int] | Literal["all"]
+    x: float
+    y: float
+    rx: float
+    ry: float
     model: str
     size: Literal["image", "native"]
     edges: Literal["raw", "sharp"]
@@ -61,6 +67,7 @@ class FocusOptions(TypedDict, total=False):
     curvature: float
     highlights: float | Literal["auto", "off"]
     edge: Literal["matte", "guided", "hard"]
+    max_side: int
     rack_x: float
     rack_y: float
     rack_rx: float

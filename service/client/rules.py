@@ -29,7 +29,7 @@ _LONGEST_PAUSE_S: Final = 8.0
 _JITTER: Final = 0.25
 _LEAST_JITTER_S: Final = 0.1
 _LONGEST_RETRY_AFTER_S: Final = 3600.0
-_REPEATABLE: Final = frozenset({"/depth", "/segmentation", "/focus", "/analyze"})
+_REPEATABLE: Final = frozenset({"/depth", "/segmentation", "/focus", "/analyze", "/batch"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,12 +152,16 @@ async def _job(
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     server = settings.gateway_url or "embedded"
     status = 1
-    with Display(len(items), command, "photo", options["quiet"]) as display:
+    with Display(len(items), "waiting for the service", "photo", options["quiet"]) as display:
         try:
             async with service_at(settings.gateway_url) as url:
                 client = AsyncClient(url, api_key=settings.api_key.get_secret_value(), timeout_s=options["timeout"])
+                display.begin(command)
                 try:
                     await work(job, client, outcomes, display)
+                except asyncio.CancelledError:
+                    display.say("stopping")
+                    raise
                 finally:
                     await client.close()
             status = int(any(outcome.status in ("failed", "not_started") for outcome in outcomes))

@@ -45,7 +45,7 @@ def run(options: Options) -> int:
         return fail(f"setting {first['loc'][0]}: {first['msg']}{given_value}", 2)
     if settings.triton_url is None and (missing := _missing(settings)):
         return fail(missing, 2)
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     try:
         listener = bind(settings.host, settings.port)
     except OSError as error:
