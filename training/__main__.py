@@ -90,6 +90,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from training.tables import markdown, write_tables
 
     torch.set_num_threads(arguments.threads)
+    if arguments.part:
+        _evaluate_part(arguments)
+        return
     ours = report.networks(arguments.checkpoint, arguments.onnx, arguments.size)
     if not ours:
         raise TrainingError("nothing to judge; give --checkpoint or --onnx")
@@ -108,6 +111,24 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.table:
         write_tables(text, arguments.table)
     print(text)
+
+
+def _evaluate_part(arguments: argparse.Namespace) -> None:
+    import json
+
+    from training import parts
+    from training.data.bank import readers
+
+    if not arguments.checkpoint:
+        raise TrainingError("--part judges checkpoints: give --checkpoint")
+    # listed anew for each: their recipes may split differently
+    places = arguments.data, arguments.labels, arguments.scenes
+    judged = [parts.judge(path, arguments.part, readers(*places)) for path in arguments.checkpoint]
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        found = [{"name": one.name} | one.about | {"table": one.table} for one in judged]
+        arguments.out.write_text(json.dumps({"networks": found}, indent=2) + "\n")
+    print(parts.markdown(judged))
 
 
 def _weights(arguments: argparse.Namespace) -> None:
@@ -231,6 +252,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--data", type=Path, help="data folder with truth, e.g. ../shared/data")
     command.add_argument("--scenes", type=Path, help="folder of rendered scenes; the tenth no training sees is judged")
     command.add_argument("--weights", type=Path, help="teachers' folder, e.g. ../shared/weights; none without it")
+    command.add_argument(
+        "--part",
+        choices=("held_out", "test"),
+        help="judge on this part of each checkpoint's own split instead, by its recipe's validation metrics: test is "
+        "what neither training nor validation saw",
+    )
+    command.add_argument("--labels", type=Path, help="with --part: folder of teacher labels, as given to `train`")
     command.add_argument("--rgbd", action="append", default=[], metavar="SET", help="judge on rgbd/SET too; repeatable")
     command.add_argument("--size", type=_size, metavar="HxW", help="input size (default: the served one of each photo)")
     command.add_argument("--out", type=Path, help="JSON file for all numbers, read by `export --metrics`")

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from training.config import TrainConfig
+from training.config import MetricDepthConfig, TrainConfig
 from training.errors import TrainingError
 from training.tasks.distillation import DistillationTask
 from training.tasks.focus_on_depth import FocusOnDepthTask
@@ -22,6 +22,13 @@ TASKS: MappingProxyType[str, Callable[[Any, Surroundings], Task]] = MappingProxy
     }
 )
 """Each takes the config that `training.config.CONFIGS` has under the same name."""
+
+
+def make_judge(config: TrainConfig) -> Task:
+    """What judges the networks of a recipe: its objective's `wants` and `metrics`, which need no teacher or bases."""
+    if isinstance(config, MetricDepthConfig):
+        return MetricDepthTask(config, Surroundings(None, "cpu", Path()))
+    return make_task(config)
 
 
 def make_task(config: TrainConfig, weights: Path | None = None, device: str = "cpu", folder: Path = Path()) -> Task:
