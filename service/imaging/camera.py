@@ -23,6 +23,7 @@ _DEFAULT_SHARE: Final = 0.5 / math.tan(math.radians(DEFAULT_FIELD_OF_VIEW_DEG / 
 _FILM_DIAGONAL_MM: Final = math.hypot(36, 24)  # 35 mm equivalents are by the diagonal (CIPA DCG-001)
 _LEAST_SHARE: Final = 0.1  # 157 degrees: no pinhole is wider
 _MOST_SHARE: Final = 100.0  # half a degree: a telescope
+_MOST_BY_SENSOR: Final = 5.0  # programs that make photos smaller and keep the sensor's resolution would make it longer
 _SAME_SHAPE: Final = 0.02  # of the aspect: sizes rounded to multiples of 16 still agree
 _MOST_ENTRIES: Final = 1_000  # of one directory; cameras write some dozens
 
@@ -85,11 +86,11 @@ def read_focal_share(block: bytes, size: Size) -> float | None:
     if stated_short > 0 and abs(stated_long / stated_short * short / long - 1) > _SAME_SHAPE:
         return None  # cropped since
     if (film_mm := tags.get(_FOCAL_35MM, 0.0)) > 0:
-        share = film_mm / _FILM_DIAGONAL_MM * math.hypot(long, short) / long
+        share, most = film_mm / _FILM_DIAGONAL_MM * math.hypot(long, short) / long, _MOST_SHARE
     else:
         per_mm = tags.get(_PLANE_X_RESOLUTION, 0.0) / _UNIT_MM.get(tags.get(_PLANE_UNIT, 2.0), math.inf)
-        share = tags.get(_FOCAL_MM, 0.0) * per_mm / (stated_long or long)
-    return share if _LEAST_SHARE <= share <= _MOST_SHARE else None
+        share, most = tags.get(_FOCAL_MM, 0.0) * per_mm / (stated_long or long), _MOST_BY_SENSOR
+    return share if _LEAST_SHARE <= share <= most else None
 
 
 def _sides(tags: dict[int, float]) -> tuple[float, float]:

@@ -65,6 +65,7 @@ def test_a_photo_that_was_made_smaller_keeps_its_share() -> None:
         {0xA405: 3},  # 164 degrees
         {0x920A: 4.2, 0xA20E: 0.0, 0xA210: 2},
         {0x920A: 4.2, 0xA20E: 9000.0, 0xA210: 1},  # of no unit
+        {0x920A: 40.0, 0xA20E: 5315.0, 0xA210: 2, 0xA002: 950, 0xA003: 712},  # made smaller, resolution kept
     ],
 )
 def test_what_cannot_be_known_is_not_made_up(tags: dict[int, object]) -> None:
