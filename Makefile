@@ -72,12 +72,17 @@ $(VENV)/.serve: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --editable '.[embedded]'
 	touch $@
 
+# Unpacked, not installed: installing it starts a service.
+PROMETHEUS = ( command -v apt-get >/dev/null && { [[ $$(id -u) != 0 ]] || apt-get update -qq; } && cd $(VENV) \
+	&& apt-get download -qq prometheus && dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb )
+
 # numpy2/ is not imported by the environment: one test starts Triton's Python there, to show that NumPy 2 cannot
 # corrupt tensors.
 $(VENV)/.test: pyproject.toml | $(VENV)/.serve
 	@command -v curl >/dev/null || if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends curl; \
 	else echo "curl is not installed: the test of the README's commands will be skipped"; fi
-	$(PIP) install --editable '.[embedded,otel,training]' --group dev
+	@command -v promtool >/dev/null || $(PROMETHEUS) || echo "no Debian package of Prometheus: its tests will be skipped"
+	$(PIP) install --editable '.[embedded,exr,otel,training]' --group dev
 	$(PIP) install --no-deps --upgrade --target $(VENV)/numpy2 'numpy>=2,<3'
 	touch $@
