@@ -18,10 +18,12 @@ from training.models.cnn_transformer import (
 )
 from training.models.context import Context
 from training.models.depth_anything import NETWORKS as DEPTH_ANYTHING_NETWORKS
+from training.models.dispnet import DispNetC
 from training.models.dpt import NETWORKS as DPT_NETWORKS
 from training.models.encoder_decoder import resnet50_encoder_decoder, resnet50_encoder_decoder_tiny
 from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
 from training.models.focus_on_depth_vit import NETWORKS as FOCUS_ON_DEPTH_VIT_NETWORKS
+from training.models.madnet import MADNet
 from training.models.mobilenet_v2 import MobileNetV2
 from training.models.stack import NETWORKS as STACK_NETWORKS
 from training.models.timm_encoder import TimmEncoder
@@ -132,6 +134,7 @@ MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
     | STACK_NETWORKS
     | DPT_NETWORKS
     | DEPTH_ANYTHING_NETWORKS
+    | {"madnet": MADNet, "dispnetc": DispNetC}
 )
 """Builder of each network."""
 
