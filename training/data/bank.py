@@ -19,7 +19,7 @@ from training.data import person, rgbd, stereo, taught
 from training.data.pasting import cut_out, paste
 from training.data.sample import BrokenSampleError, Sample, checked
 from training.data.synthetic.dataset import read_scene, read_scenes
-from training.data.transforms import Augmentation, Item, jitter, view
+from training.data.transforms import Augmentation, Item, jittered, view
 from training.errors import TrainingError
 
 LONG_SIDE = 448
@@ -85,12 +85,16 @@ def reduce(sample: Sample, long_side: int = LONG_SIDE) -> Sample:
         return sample
     size = (round(width * scale), round(height * scale))
     image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    depth, label = sample.inverse_depth, sample.person
+    depth, label, right, disparity = sample.inverse_depth, sample.person, sample.right, sample.disparity_px
+    if right is not None:
+        right = cv2.resize(right, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    if disparity is not None:
+        disparity = (cv2.resize(disparity, size, interpolation=cv2.INTER_NEAREST) * scale).astype(np.float32)
     if depth is not None:
         depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST).astype(np.float32, copy=False)
     if label is not None:
         label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
-    return replace(sample, image=image, inverse_depth=depth, person=label)
+    return replace(sample, image=image, inverse_depth=depth, person=label, right=right, disparity_px=disparity)
 
 
 def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = True, split: Sequence[int] = ()) -> Bank:
@@ -180,6 +184,8 @@ class Batch:
         shift_known: bool (B,), as in `Item`.
         metric: bool (B,), as in `Item`.
         base_depths_m: float32 (B, K, H, W), as in `Item`; None unless all of them have some.
+        right: uint8 (B, H, W, 3), as in `Item`; None unless all of them have one.
+        disparity_px: float32 (B, H, W), as in `Item`; None unless all of them have some.
     """
 
     image: Tensor
@@ -188,6 +194,8 @@ class Batch:
     shift_known: Tensor
     metric: Tensor
     base_depths_m: Tensor | None = None
+    right: Tensor | None = None
+    disparity_px: Tensor | None = None
 
     @property
     def depth_m(self) -> Tensor:
@@ -197,26 +205,32 @@ class Batch:
 
     def to(self, device: str) -> "Batch":
         """The same on `device`."""
+        optional = (self.base_depths_m, self.right, self.disparity_px)
         return Batch(
             self.image.to(device),
             self.inverse_depth.to(device),
             self.person.to(device),
             self.shift_known.to(device),
             self.metric.to(device),
-            None if self.base_depths_m is None else self.base_depths_m.to(device),
+            *(None if value is None else value.to(device) for value in optional),
         )
 
     @classmethod
     def of(cls, items: list[Item]) -> "Batch":
         """Items of one size, stacked."""
         bases = [item.base_depths_m.transpose(2, 0, 1) for item in items if item.base_depths_m is not None]
+        rights = [item.right for item in items if item.right is not None]
+        disparities = [item.disparity_px for item in items if item.disparity_px is not None]
         return cls(
             torch.from_numpy(np.stack([item.image for item in items])),
             torch.from_numpy(np.stack([item.inverse_depth for item in items])),
             torch.from_numpy(np.stack([item.person for item in items])),
             torch.tensor([item.shift_known for item in items]),
             torch.tensor([item.metric for item in items]),
-            torch.from_numpy(np.stack(bases)) if len(bases) == len(items) else None,
+            *(
+                torch.from_numpy(np.stack(arrays)) if len(arrays) == len(items) else None
+                for arrays in (bases, rights, disparities)
+            ),
         )
 
 
@@ -278,7 +292,7 @@ class Sampler:
                 if self._cutouts and (item.person >= 0).any() and rng.random() < self._paste:
                     item = paste(rng, item, self._cutouts)
                 recoloured = self._strength.colour_share >= 1 or rng.random() < self._strength.colour_share
-                return replace(item, image=jitter(rng, item.image)) if recoloured else item
+                return jittered(rng, item) if recoloured else item
             except (cv2.error, ValueError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 self.failed[sample.name] = reason

@@ -28,6 +28,9 @@ class Sample:
         shift_known: Whether `inverse_depth` 0 is infinitely far; a stored colour map has lost its shift.
         metric: Whether `inverse_depth` is in 1/m, so that 1 / `inverse_depth` is depth in metres.
         base_depths_m: float16 (H, W, K), what K base networks said of it (`training.stacking`), metres; None = nothing.
+        right: uint8 (H, W, 3) RGB, what the right camera of a rectified pair sees; None without.
+        disparity_px: float32 (H, W), pixels of `image` that the match in `right` lies further left, 0 = unknown; None
+            without truth.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Sample:
     shift_known: bool = False
     metric: bool = False
     base_depths_m: npt.NDArray[np.float16] | None = None
+    right: npt.NDArray[np.uint8] | None = None
+    disparity_px: npt.NDArray[np.float32] | None = None
 
 
 def checked(sample: Sample) -> Sample:
@@ -48,12 +53,15 @@ def checked(sample: Sample) -> Sample:
         BrokenSampleError: Truth of another size than the picture, depth that is not a number or below 0, no truth.
     """
     size, depth, person = sample.image.shape[:2], sample.inverse_depth, sample.person
-    for truth in (depth, person):
+    disparity = sample.disparity_px
+    for truth in (depth, person, disparity):
         if truth is not None and truth.shape != size:
             raise BrokenSampleError(f"{sample.name}: truth of {truth.shape}, its picture {size}")
-    if depth is not None and not (np.isfinite(depth).all() and depth.min() >= 0):
-        raise BrokenSampleError(f"{sample.name}: depth that is infinite, not a number or below 0")
-    if person is None and (depth is None or not depth.any()):
+    for values, what in ((depth, "depth"), (disparity, "disparity")):
+        if values is not None and not (np.isfinite(values).all() and values.min() >= 0):
+            raise BrokenSampleError(f"{sample.name}: {what} that is infinite, not a number or below 0")
+    known = any(values is not None and values.any() for values in (depth, disparity))
+    if person is None and not known:
         raise BrokenSampleError(f"{sample.name}: no pixel has truth")
     return sample
 

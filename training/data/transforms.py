@@ -3,7 +3,7 @@
 All randomness comes from the generator that is passed in, so that a step of training can be repeated exactly.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -30,6 +30,8 @@ class Item:
         shift_known: As in `Sample`.
         metric: As in `Sample`.
         base_depths_m: float32 (H, W, K), as in `Sample`; None without.
+        right: uint8 (H, W, 3), as in `Sample`; None without.
+        disparity_px: float32 (H, W), as in `Sample`, in pixels of this size; None without.
     """
 
     image: npt.NDArray[np.uint8]
@@ -38,6 +40,8 @@ class Item:
     shift_known: bool = False
     metric: bool = False
     base_depths_m: npt.NDArray[np.float32] | None = None
+    right: npt.NDArray[np.uint8] | None = None
+    disparity_px: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Augmentation:
         rotation_deg: Largest rotation, of a third of the samples.
         letterbox: Share of the samples that are seen whole, letterboxed as the service does it.
         geometry: `photo`: crops keep the picture's proportions and may reach beyond it; `square`: the picture is first
-            stretched to the batch's proportions, and no view reaches beyond it, as FocusOnDepth's code has it.
+            stretched to the batch's proportions, and no view reaches beyond it, as FocusOnDepth's code has it;
+            `stereo`: crops as `photo`'s, of both pictures of a pair alike, neither mirrored nor turned.
         crop_share: Of the samples that are cropped, in `square`.
         rotation_share: Of the samples that are turned.
         colour_share: Of the samples whose colours are changed.
@@ -62,7 +67,7 @@ class Augmentation:
     stretch: float = 1.2
     rotation_deg: float = 8.0
     letterbox: float = 0.0
-    geometry: Literal["photo", "square"] = "photo"
+    geometry: Literal["photo", "square", "stereo"] = "photo"
     crop_share: float = 1.0
     rotation_share: float = 1 / 3
     colour_share: float = 1.0
@@ -87,9 +92,10 @@ def random_map(rng: np.random.Generator, source: Size, target: Size, strength: A
     # the free play of the crop; negative when it is larger than the picture, and then it is centred
     x = source[1] / 2 + rng.uniform(-0.5, 0.5) * max(0.0, source[1] - width)
     y = source[0] / 2 + rng.uniform(-0.5, 0.5) * max(0.0, source[0] - height)
-    turned = rng.random() < strength.rotation_share
+    rectified = strength.geometry == "stereo"  # a row of one picture must stay a row of the other, left must stay left
+    turned = rng.random() < strength.rotation_share and not rectified
     angle = np.deg2rad(rng.uniform(-strength.rotation_deg, strength.rotation_deg)) if turned else 0.0
-    mirror = -1.0 if rng.random() < 0.5 else 1.0
+    mirror = -1.0 if rng.random() < 0.5 and not rectified else 1.0
 
     scale_x, scale_y = mirror * width / target[1], height / target[0]
     cos, sin = np.cos(angle), np.sin(angle)
@@ -176,7 +182,22 @@ def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item
     bases = None
     if sample.base_depths_m is not None:
         bases = move(sample.base_depths_m.astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
-    return Item(image, depth, person, sample.shift_known, sample.metric, bases)
+    right = disparity = None
+    if sample.right is not None:
+        right = move(sample.right, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
+    if sample.disparity_px is not None:
+        # only maps that leave rows alone reach a pair; a column is as many pixels wide as the first entry says
+        found = move(sample.disparity_px, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+        disparity = (found / mapping[0, 0]).astype(np.float32)
+    return Item(image, depth, person, sample.shift_known, sample.metric, bases, right, disparity)
+
+
+def jittered(rng: np.random.Generator, item: Item) -> Item:
+    """The item in other colours; both pictures of a pair alike."""
+    if item.right is None:
+        return replace(item, image=jitter(rng, item.image))
+    left, right = np.split(jitter(rng, np.concatenate([item.image, item.right])), 2)
+    return replace(item, image=left, right=right)
 
 
 def jitter(rng: np.random.Generator, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -214,6 +235,6 @@ def view(rng: np.random.Generator, sample: Sample, target: Size, strength: Augme
     size = sample.image.shape[0], sample.image.shape[1]
     if strength.geometry == "square":
         return warp(sample, square_map(rng, size, target, strength), target)
-    letterboxed = rng.random() < strength.letterbox
+    letterboxed = rng.random() < strength.letterbox and strength.geometry != "stereo"
     mapping = letterbox_map(rng, size, target) if letterboxed else random_map(rng, size, target, strength)
     return warp(sample, mapping, target)
