@@ -260,3 +260,41 @@ def iou(prediction: Mask, truth: Mask, counted: Mask) -> float:
     p, t = prediction & counted, truth & counted
     union = int((p | t).sum())
     return float((p & t).sum()) / union if union else 1.0
+
+
+@dataclass(frozen=True)
+class DisparityMetrics:
+    """Of one pair.
+
+    Attributes:
+        epe: Mean absolute error, pixels.
+        bad3: Share of pixels that are wrong by more than 3 pixels.
+        d1: Share of pixels that are wrong by more than 3 pixels and by more than 5 % of the true disparity: KITTI's
+            D1-all (Menze and Geiger, CVPR 2015).
+    """
+
+    epe: float
+    bad3: float
+    d1: float
+
+
+def disparity_metrics(
+    prediction: npt.ArrayLike, target: npt.ArrayLike, counted: Mask | None = None
+) -> DisparityMetrics:
+    """Errors of disparity where truth is above 0; a prediction that is not finite is wrong by the true disparity.
+
+    Args:
+        prediction: (H, W), pixels.
+        target: (H, W), pixels, 0 = unknown.
+        counted: (H, W), pixels to leave out are False; None counts all.
+
+    Raises:
+        ValueError: No pixel counts.
+    """
+    p, t = np.asarray(prediction, np.float64), np.asarray(target, np.float64)
+    valid = (t > 0) & np.isfinite(t) & (True if counted is None else counted)
+    if not valid.any():
+        raise ValueError("no pixel with truth to judge")
+    error = np.abs(np.where(np.isfinite(p), p, 0) - t)[valid]
+    wrong = error > 3
+    return DisparityMetrics(float(error.mean()), float(wrong.mean()), float((wrong & (error > 0.05 * t[valid])).mean()))
