@@ -14,7 +14,7 @@ from service.imaging.errors import UnsupportedFormat
 def exr_available() -> bool:
     """True when the optional OpenEXR is installed."""
     try:
-        import OpenEXR  # type: ignore[import-not-found,unused-ignore] # noqa: F401 # an extra: mypy may not see it
+        import OpenEXR  # noqa: F401
     except ImportError:
         return False
     return True
