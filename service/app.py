@@ -8,7 +8,6 @@ from functools import partial
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse
 
 from service import __version__
 from service.addresses import parse_list, resolve
@@ -28,7 +27,7 @@ from service.pipeline import Pipeline
 from service.problems import handle
 from service.replicas import RESOLVE_PERIOD_S, Replicas
 from service.rollout import Rollout
-from service.routes import admin, analyze, depth, focus, frames, health, models, segmentation
+from service.routes import admin, analyze, depth, focus, frames, health, models, page, segmentation
 from service.routes.lock import PhotoRoute
 from service.scenes import Scenes
 from service.settings import Settings
@@ -104,12 +103,8 @@ def create_app(
     if settings.admin_key_hashes:
         app.include_router(admin.router)
     app.add_api_websocket_route("/{path:path}", frames.no_such_stream)
-    app.add_api_route("/", _documentation, include_in_schema=False)
+    app.include_router(page.router)
     return app
-
-
-async def _documentation() -> RedirectResponse:
-    return RedirectResponse("docs")
 
 
 def _connection(settings: Settings) -> Callable[[str], TritonClient]:
