@@ -108,6 +108,33 @@ def load_weights(network: nn.Module, path: Path, sha256: str) -> None:
     adopt(network, own | stored, f"network weights {path}")
 
 
+def load_averaged(path: Path, config: TrainConfig) -> Checkpoint:
+    """As much of a checkpoint as a file of `save_weights` holds: what can be served, not gone on with.
+
+    Args:
+        path: The file.
+        config: Recipe that the weights were trained with.
+
+    Raises:
+        TrainingError: Missing, damaged, or of another network than the recipe's.
+    """
+    import safetensors
+    import safetensors.torch
+
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+        weights = safetensors.torch.load_file(path)
+        step, commit, model = int(about["step"]), about["commit"], about["model"]
+    except FileNotFoundError as error:
+        raise TrainingError(f"weights not found: {path}") from error
+    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise TrainingError(f"weights {path}: not readable: {str(error).splitlines()[0][:200]}") from error
+    if model != config.model:
+        raise TrainingError(f"weights {path} are of {model}, wanted are those of {config.model}")
+    return Checkpoint(step, {}, weights, {}, config, commit, {})
+
+
 def adopt(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Copies a state dict into `network`, in the network's own types.
 

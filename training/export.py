@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from training.serving import (
     served_sizes,
     spec_for,
 )
+from training.torchscript import write_torchscript
 from training.version import comparison_batches, file_sha256, write_config, write_version
 
 __all__ = ["Provenance", "Request", "export", "file_sha256", "pair", "read_photos", "served_network"]
@@ -72,6 +73,7 @@ class Request:
         side_px: Side of the square one of those eight; None for about the default's.
         bf16: Whether it may be computed in bfloat16.
         traits: What else is to be said of it.
+        target: `onnx` makes a version; `torchscript` adds to the one that is there.
     """
 
     name: str = "focus_on_depth"
@@ -79,6 +81,7 @@ class Request:
     side_px: int | None = None
     bf16: bool = True
     traits: Traits = field(default_factory=Traits)
+    target: Literal["onnx", "torchscript"] = "onnx"
 
 
 def trained_network(checkpoint: Checkpoint, origin: str = "checkpoint") -> nn.Module:
@@ -160,6 +163,8 @@ class Exporter:
         return comparison_batches(photos, tuple(dict.fromkeys((*self.sizes, canary))), count=count)
 
     def _write(self, network: nn.Module, spec: ModelSpec, batches: Sequence[Any]) -> dict[str, Any]:
+        if self.request.target == "torchscript":
+            return write_torchscript(network, spec, batches, self.repository)
         about = self.about | {"parity_photos": len(self.photos)}
         return write_version(network, spec, self.stride, batches, about, self.repository, self.request.bf16)
 

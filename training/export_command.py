@@ -2,11 +2,16 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.errors import TrainingError
 
-_SHOWN = ("model", "sha256", "parameters", "gflop", "parity")
+if TYPE_CHECKING:
+    from training.checkpoint import Checkpoint
+
+_SHOWN = ("model", "sha256", "parameters", "gflop", "parity", "variants")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -19,7 +24,18 @@ def _size(text: str) -> tuple[int, int]:
 
 def add_export(command: argparse.ArgumentParser) -> None:
     """Arguments of `export`."""
-    command.add_argument("--checkpoint", type=Path, required=True, help="e.g. runs/first_network/last.pt")
+    command.add_argument(
+        "--target",
+        choices=("onnx", "torchscript", "tensorrt"),
+        default="onnx",
+        help="onnx (default) makes a version; torchscript adds model.pt to the one that is there; tensorrt builds its "
+        "plan for this machine's GPU, of model.onnx alone",
+    )
+    command.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="e.g. runs/first_network/last.pt, or weights alone, training/weights/*.safetensors; not for tensorrt",
+    )
     command.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
     command.add_argument(
         "--model",
@@ -50,6 +66,12 @@ def add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("--count", type=int, default=12, help="photos to compare on at most (default 12)")
     command.add_argument("--metrics", type=Path, help="JSON file that `evaluate --out` wrote for this checkpoint")
     command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
+    command.add_argument("--trtexec", type=Path, help="for tensorrt: the tool, where it is not found")
+    command.add_argument(
+        "--timing-cache",
+        type=Path,
+        help="for tensorrt: times measured before; default in ~/.cache/depthlens",
+    )
     command.set_defaults(run=_export)
 
 
@@ -63,16 +85,20 @@ def add_pair(command: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    if arguments.target == "tensorrt":
+        _build(arguments)
+        return
+    if arguments.checkpoint is None:
+        raise TrainingError("--checkpoint is missing: what should be exported?")
     import torch
 
-    from training.checkpoint import load_checkpoint
     from training.export import Provenance, Request, export, read_photos
     from training.report import metrics_of
     from training.serving import Traits
     from training.version import file_sha256
 
     torch.set_num_threads(arguments.threads)
-    checkpoint = load_checkpoint(arguments.checkpoint)
+    checkpoint = _checkpoint(arguments)
     digest = file_sha256(arguments.checkpoint)
     metrics = {}
     if arguments.metrics:
@@ -93,9 +119,43 @@ def _export(arguments: argparse.Namespace) -> None:
         side_px=arguments.side,
         bf16=arguments.precision == "auto",
         traits=Traits(arguments.description, arguments.license, arguments.focal_share),
+        target=arguments.target,
     )
     metadata = export(checkpoint, provenance, read_photos(paths), arguments.repository, request)
     print(json.dumps({key: metadata[key] for key in _SHOWN if key in metadata}, indent=2))
+
+
+def _checkpoint(arguments: argparse.Namespace) -> "Checkpoint":
+    """The checkpoint, or weights alone with the recipe that the version they join was exported with."""
+    from training.checkpoint import load_averaged, load_checkpoint
+    from training.config import parse_config
+
+    path: Path = arguments.checkpoint
+    if path.suffix != ".safetensors":
+        return load_checkpoint(path)
+    if arguments.target == "onnx":
+        raise TrainingError(f"--checkpoint {path} has weights alone: that is enough for --target torchscript only")
+    version = arguments.repository / arguments.model / "1" / "metadata.json"
+    try:
+        recipe = json.loads(version.read_text())["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"no {version} that says how the network was trained: export it as onnx first") from error
+    return load_averaged(path, parse_config(recipe, str(version)))
+
+
+def _build(arguments: argparse.Namespace) -> None:
+    """The plan for this machine's GPU; where it cannot be had, the model's TorchScript, with a warning."""
+    from training.tensorrt import PlanError, build_plan, compute_capability, exported, fall_back, find_trtexec
+
+    trtexec, capability = find_trtexec(arguments.trtexec), compute_capability()
+    cache = arguments.timing_cache or Path.home() / ".cache" / "depthlens" / f"timing.sm{capability}.cache"
+    try:
+        model = exported(arguments.repository, arguments.model)
+        print(json.dumps(build_plan(model, trtexec, capability, cache), indent=2))
+    except PlanError as error:
+        if not fall_back(arguments.repository, arguments.model, str(error)):
+            raise
+        print(f"warning: {arguments.model} is served as TorchScript: {error}", file=sys.stderr)
 
 
 def _pair(arguments: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from service.contract import (
 )
 from training.errors import TrainingError
 from training.models.focus_on_depth import Served
+from training.tensorrt import CAPABILITIES, plan_name, profile_sizes
 
 _LEAST_M = 1e-3
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
@@ -184,6 +185,54 @@ max_batch_size: {spec.max_batch_size}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 dynamic_batching {{ }}
 {_parameters(parameters)}
+{warm}
+"""
+
+
+def torchscript_config(spec: ModelSpec) -> str:
+    """`configs/torchscript.pbtxt`: the same tensors from `model.pt`, on every GPU.
+
+    None of the tensors is named as libtorch's convention wants it (`NAME__0`), so Triton's backend takes them in the
+    order written here, which is that of the network's arguments and results.
+    """
+    return _gpu_config(
+        spec,
+        f"""platform: "pytorch_libtorch"
+default_model_filename: "model.pt"
+{_parameters({"ENABLE_WEIGHT_SHARING": "true"})}
+instance_group [ {{ kind: KIND_GPU count: 2 }} ]""",
+        "two instances, with one copy of the weights, let one photo's tensors travel while another's are computed.",
+    )
+
+
+def tensorrt_config(spec: ModelSpec) -> str:
+    """`configs/tensorrt.pbtxt`: the same tensors from the plan of the GPU's compute capability."""
+    plans = "\n".join(
+        f'cc_model_filenames {{ key: "{capability}" value: "{plan_name(capability)}" }}' for capability in CAPABILITIES
+    )
+    profiles = ", ".join(f'"{number}"' for number, _ in enumerate(profile_sizes(spec.sizes, spec.canary_size)))
+    return _gpu_config(
+        replace(spec, precision="float16"),
+        f"""platform: "tensorrt_plan"
+default_model_filename: "{plan_name("")}"
+{plans}
+instance_group [ {{ kind: KIND_GPU count: 1 profile: [ {profiles} ] }} ]""",
+        "a plan has one optimisation profile for each fixed size, in the order of `sizes`, the probe's last.",
+    )
+
+
+def _gpu_config(spec: ModelSpec, runs: str, why: str) -> str:
+    warm = "\n".join(_warm_up(spec, size) for size in profile_sizes(spec.sizes, spec.canary_size))
+    return f"""# Written by `python -m training export`; chosen with Triton's --model-config-name. In it
+# {why}
+# Not measured on a GPU: docs/gpu.md says what was.
+name: "{spec.name}"
+{runs}
+max_batch_size: {spec.max_batch_size}
+{_tensors("input", spec.inputs)}
+{_tensors("output", spec.outputs)}
+dynamic_batching {{ }}
+{_parameters(_said(spec))}
 {warm}
 """
 

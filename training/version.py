@@ -39,7 +39,7 @@ from training.parity import (
     openvino_runtime,
     torchscript,
 )
-from training.serving import network_config
+from training.serving import network_config, tensorrt_config
 
 OPSET = 18
 LARGEST_BYTES = 25 * 2**20
@@ -184,14 +184,18 @@ def write_version(
     if not in_git or not (repository / spec.name / "config.pbtxt").exists():
         said = spec if bf16 else replace(spec, precision="float32")
         write_config(repository, spec.name, network_config(said, bf16=bf16))
+    if spec.takes_image:
+        write_config(repository, spec.name, tensorrt_config(spec), "tensorrt")
     return metadata
 
 
-def write_config(repository: Path, name: str, text: str) -> None:
-    """Writes a model's `config.pbtxt`, whole or not at all."""
-    partial = repository / name / ".config.pbtxt"
+def write_config(repository: Path, name: str, text: str, variant: str = "") -> None:
+    """Writes a model's `config.pbtxt`, or `configs/VARIANT.pbtxt`, whole or not at all."""
+    path = repository / name / (f"configs/{variant}.pbtxt" if variant else "config.pbtxt")
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_name("." + path.name)
     partial.write_text(text)
-    partial.replace(repository / name / "config.pbtxt")
+    partial.replace(path)
 
 
 def _reason(error: Exception) -> str:
