@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from service.clients import hash_of
@@ -31,6 +31,7 @@ _VUS_UNBOUNDED = 600
 _CLIENTS = 10
 _WHO = ("k6", "gateway", "network")
 _MODEL_S = 0.1
+_DEPTH, _FOCUS = "/depth", "/focus?x=640&y=360"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +89,14 @@ class Subject:
     vus: int
     places: int
     body: bytes
+    path: str = _DEPTH
     rounds: list[Round] = field(default_factory=list)
     shares: list[tuple[float, float, float]] = field(default_factory=list)
     """Of nine modest clients, of the greedy one, and the p99 of the nine in ms."""
 
     async def measure(self, seconds: float) -> None:
         """One round of load."""
-        url = f"http://127.0.0.1:{self.gateway.port}/depth"
+        url = f"http://127.0.0.1:{self.gateway.port}{self.path}"
         alone = await self._load(Stream(url, seconds=seconds))
         full = await self._load(Stream(url, seconds=seconds, vus=self.places + 2))
         capacity = full.ok.count / full.seconds
@@ -106,7 +108,7 @@ class Subject:
 
     async def share(self, seconds: float, keys: Sequence[str]) -> None:
         """One round of one greedy client among ten."""
-        url = f"http://127.0.0.1:{self.gateway.port}/depth"
+        url = f"http://127.0.0.1:{self.gateway.port}{self.path}"
         greedy, *modest = [{"X-API-Key": key, "X-Request-Timeout": str(_DEADLINE_S)} for key in keys]
         full = await self._load(Stream(url, seconds=seconds, vus=self.places + 2, clients=[greedy]))
         capacity = full.ok.count / full.seconds
@@ -240,13 +242,14 @@ async def _run(rounds: int, seconds: float) -> str:
                 await subject("gateway", arena, network, 2, ordinary, "network"),
                 await subject("without admission", unbounded, network, 2, ordinary, "network"),
             ]
+            refocusing = [replace(each, path=_FOCUS, rounds=[], shares=[]) for each in really]
             hashes = ",".join(map(hash_of, keys))
             fairly = [
                 await subject("gateway", arena, slow, 1, small, "network", api_key_hashes=hashes),
                 await subject("one queue for all", unfair, slow, 1, small, "network", api_key_hashes=hashes),
             ]
             for number in range(rounds):
-                for each in (*slowly, *really):
+                for each in (*slowly, *really, *refocusing):
                     await each.measure(seconds)
                 for each in fairly:
                     await each.share(seconds, keys)
@@ -268,6 +271,13 @@ async def _run(rounds: int, seconds: float) -> str:
             "the network would have answered in the time that k6 took more than at capacity.",
             "",
             *_overload_table(really, budgets["network"]),
+            "",
+            f"## The shipped network, 720p JPEG to refocused JPEG, 2 in work; queue budget {budgets['network']:g} s",
+            "",
+            "As above; a request takes longer, so ten times the capacity are fewer requests, and sending and refusing "
+            "them is a smaller share of the two cores.",
+            "",
+            *_overload_table(refocusing, budgets["network"]),
             "",
             f"## One client of ten asks for {_OVERLOAD} times the capacity, the nine for 90 % of their share",
             "",
