@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from service.imaging.depth import finite
 
 FloatMap = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Reset = Literal["start", "cut", "size", "model"]
 
 CUT_BELOW: Final = 0.5
@@ -41,8 +42,13 @@ _PICTURE_SIGMAS: Final = (3.0, 6.0)  # change of the picture, in its noise, that
 _MAP_SIGMAS: Final = (2.5, 5.0)  # the same for the lasting difference of the map
 _MEMORY: Final = 0.6  # of that lasting difference
 _MATTE_STEP: Final = (0.1, 0.3)  # change of a matte that begins to count, and counts in full
+_NOISE_STEPS: Final = (
+    0.3,
+    0.03,
+)  # how the level of noise follows, down and up: a map that moves as a whole is no noise
 _HOME: Final = 1 / 200  # per frame: how scale and shift go back to the network's own
-_FIT_ROUNDS: Final = 4
+_FIT_ROUNDS: Final = 5
+_TRUSTED: Final = 0.5
 _TUKEY: Final = 4.685  # 95 % efficiency on normal residuals (Holland and Welsch)
 _LEAST_SHARE: Final = 0.05  # of the picture unchanged, for the fit to rely on that part
 _SCALES: Final = (1 / 3, 3.0)
@@ -135,7 +141,7 @@ class Sequence:
         if self.relative is None:
             return
         own = given[self.relative]
-        scale, shift = fit(own, self._maps[self.relative].value, 1 - change)
+        scale, shift = fit(own, self._maps[self.relative].value, 1 - change, self._scale)
         self._scale = scale ** (1 - _HOME)
         self._shift = shift * (1 - _HOME)
         given[self.relative] = own * np.float32(self._scale) + np.float32(self._shift)
@@ -164,21 +170,23 @@ def is_cut(before: FloatMap, after: FloatMap) -> bool:
     return float((one * other).mean()) < CUT_BELOW * float(one.std()) * float(other.std())
 
 
-def fit(values: FloatMap, target: FloatMap, weight: FloatMap) -> tuple[float, float]:
+def fit(values: FloatMap, target: FloatMap, weight: FloatMap, start: float = 1.0) -> tuple[float, float]:
     """Scale and shift with which `values` come nearest to `target`; a map that says nothing of scale gets 1.
 
     Args:
         values: (h, w).
         target: (h, w).
         weight: (h, w) in 0..1; ignored where hardly anything has any.
+        start: the scale to begin with, from which what does not fit is told apart first.
     """
     x, y = (cv2.blur(each, (_BLUR_PX, _BLUR_PX))[::2, ::2].ravel().astype(np.float64) for each in (values, target))
     trust = weight[::2, ::2].ravel().astype(np.float64)
     if trust.mean() < _LEAST_SHARE:
         trust = np.ones_like(trust)
-    now = trust
-    scale, shift = 1.0, 0.0
+    scale = start
+    shift = float(np.median((y - scale * x)[trust > _TRUSTED] if (trust > _TRUSTED).any() else y - scale * x))
     for _ in range(_FIT_ROUNDS):
+        now = _tukey(np.abs(y - scale * x - shift), trust)
         total = now.sum()
         middle_x, middle_y = (now @ x) / total, (now @ y) / total
         spread_x = float(np.sqrt(now @ (x - middle_x) ** 2 / total))
@@ -186,14 +194,17 @@ def fit(values: FloatMap, target: FloatMap, weight: FloatMap) -> tuple[float, fl
         tiny = 1e-6 * (abs(middle_x) + 1e-12)
         scale = 1.0 if spread_x <= tiny or spread_y <= tiny else float(np.clip(spread_y / spread_x, *_SCALES))
         shift = float(middle_y - scale * middle_x)
-        residual = np.abs(y - scale * x - shift)
-        level = 1.4826 * float(np.median(residual[trust > 0] if (trust > 0).any() else residual))
-        if level <= 1e-9 * (abs(middle_y) + 1e-12):
-            break
-        now = trust * np.clip(1 - (residual / (_TUKEY * level)) ** 2, 0, None) ** 2
-        if now.sum() < 1e-6:
-            now = trust
     return scale, shift
+
+
+def _tukey(residual: Doubles, trust: Doubles) -> Doubles:
+    """Weights by the biweight of the residuals, in their own deviation where there is trust."""
+    trusted = residual[trust > _TRUSTED]
+    level = 1.4826 * float(np.median(trusted if trusted.size else residual))
+    if level <= 1e-12:
+        level = float(residual.max()) * 0.1 + 1e-12  # more than half fits exactly: what does not is left out
+    weights: Doubles = trust * np.clip(1 - (residual / (_TUKEY * level)) ** 2, 0, None) ** 2
+    return weights if weights.sum() > 1e-6 else trust
 
 
 def _noise(gray: NDArray[np.uint8]) -> float:
@@ -223,7 +234,7 @@ def _calm_level(size: FloatMap, change: FloatMap, before: float) -> float:
     if calm.size < _LEAST_SHARE * size.size / 4:
         return before
     now = 1.4826 * float(np.median(calm))
-    return now if before == 0 else before + 0.2 * (now - before)
+    return now if before == 0 else before + _NOISE_STEPS[now > before] * (now - before)
 
 
 def _ramp(values: FloatMap, start: float, end: float) -> FloatMap:
