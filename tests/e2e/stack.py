@@ -1,16 +1,18 @@
-"""The compose project under test, and what is said to it over HTTP."""
+"""The compose project under test, and what is said to a gateway over HTTP."""
 
 import io
 import itertools
 import json
 import os
 import socket
+import struct
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from engine import ROOT, run
 from PIL import Image
+from steps import check
 
 STORED_SIZE = (640, 480)
 """Width and height of the photo as stored; its EXIF orientation 6 turns it, so it is displayed as 480 x 640."""
@@ -28,11 +30,38 @@ class Answer:
     body: bytes
 
 
-class Stack:
+class Caller:
+    """Speaks HTTP to one gateway."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> Answer:
+        connection = HTTPConnection(self.host, self.port, timeout=timeout_s)
+        try:
+            connection.request(method, path, body, {"Content-Type": "image/jpeg"} if body else {})
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, headers, response.read())
+        finally:
+            connection.close()
+
+    def status(self, path: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> int:
+        """Status of a GET; 0 when nobody listens."""
+        try:
+            return self.request("GET", path, timeout_s=timeout_s).status
+        except (OSError, HTTPException):
+            return 0
+
+
+class Stack(Caller):
     """The compose project under test."""
 
     def __init__(self, environment: dict[str, str], compose: tuple[str, ...]) -> None:
-        self.port = free_port()
+        super().__init__("127.0.0.1", free_port())
         self.project = f"depthlens-e2e-{os.getpid()}"
         # The settings of whoever runs this must not change what is tested.
         kept = {key: value for key, value in environment.items() if not key.startswith(("DEPTHLENS_", "COMPOSE_"))}
@@ -60,23 +89,6 @@ class Stack:
         confined = ("--read-only", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true")
         return self.docker("run", "--rm", *confined, f"{image}:{TAG}", "python", "-c", program)
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT_S)
-        try:
-            connection.request(method, path, body, {"Content-Type": "image/jpeg"} if body else {})
-            response = connection.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, headers, response.read())
-        finally:
-            connection.close()
-
-    def status(self, path: str) -> int:
-        """Status of a GET; 0 when nobody listens."""
-        try:
-            return self.request("GET", path).status
-        except (OSError, HTTPException):
-            return 0
-
 
 def free_port() -> int:
     with socket.socket() as candidate:
@@ -100,3 +112,20 @@ def photo() -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=90, exif=exif)
     return buffer.getvalue()
+
+
+def send_photo(caller: Caller) -> None:
+    """All three routes, at the displayed size."""
+    jpeg = photo()
+    depth = caller.request("POST", "/depth", jpeg)
+    check(depth.status == 200, f"/depth answers {depth.status}: {depth.body[:300]!r}")
+    check(depth.body[:8] == b"\x89PNG\r\n\x1a\n", "/depth answers no PNG")
+    width, height, bits, colour = struct.unpack(">IIBB", depth.body[16:26])
+    check(((width, height), bits, colour) == (DISPLAYED_SIZE, 16, 0), f"/depth: {width} x {height}, {bits} bits")
+    for path in ("/segmentation", "/focus?rx=0.5&ry=0.5&mode=plane"):
+        answer = caller.request("POST", path, jpeg)
+        check(answer.status == 200, f"{path} answers {answer.status}: {answer.body[:300]!r}")
+        with Image.open(io.BytesIO(answer.body)) as picture:
+            picture.load()
+            check(picture.size == DISPLAYED_SIZE, f"{path}: {picture.size}")
+            check((picture.format == "JPEG") == path.startswith("/focus"), f"{path}: a {picture.format}")
