@@ -103,6 +103,6 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.serve
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends curl; \
 	else echo "curl is not installed: the test of the README's commands will be skipped"; fi
 	@command -v promtool >/dev/null || $(PROMETHEUS) || echo "no Debian package of Prometheus: its tests will be skipped"
-	$(PIP) install --editable '.[embedded,exr,otel,training]' --group dev
+	$(PIP) install --editable '.[embedded,exr,otel,training,video]' --group dev
 	$(PIP) install --no-deps --upgrade --target $(VENV)/numpy2 'numpy>=2,<3'
 	touch $@

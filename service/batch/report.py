@@ -74,7 +74,7 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            os.fchmod(descriptor, 0o666 & ~_umask())
+            os.fchmod(descriptor, 0o666 & ~umask())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -86,8 +86,8 @@ def write_report(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-def _umask() -> int:
-    """Read from the kernel: asking Python for it would change it for a moment, for every thread."""
+def umask() -> int:
+    """What new files are not allowed; read from the kernel, since asking Python changes it for a moment."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("Umask:"):
             return int(line.split()[1], 8)

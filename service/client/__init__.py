@@ -34,9 +34,11 @@ from service.client.errors import (
     UnusableMap,
 )
 from service.client.results import DepthMap, File, Focused, Matte, Metadata, Model, People, Person, PointDepth
+from service.client.streams import AsyncFrameStream, FrameError, FrameResult, FrameStream
 
 __all__ = [
     "AsyncClient",
+    "AsyncFrameStream",
     "AsyncPhoto",
     "BadPhoto",
     "Client",
@@ -46,6 +48,9 @@ __all__ = [
     "DepthMap",
     "File",
     "Focused",
+    "FrameError",
+    "FrameResult",
+    "FrameStream",
     "InvalidParameter",
     "Matte",
     "Metadata",

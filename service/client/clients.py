@@ -10,7 +10,8 @@ from service.client.arrays import MapSource, PhotoSource, photo_bytes
 from service.client.operations import DepthOptions, FocusOptions, OpenPhoto, SegmentOptions
 from service.client.results import DepthMap, File, Focused, Matte, Model, People, PointDepth
 from service.client.rules import Policy, Steps
-from service.client.transports import AsyncTransport, SyncTransport
+from service.client.streams import AsyncFrameStream, FrameStream
+from service.client.transports import AsyncTransport, SyncTransport, is_loopback
 
 T = TypeVar("T")
 
@@ -89,6 +90,7 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self._policy = Policy(timeout_s, retries)
+        self._address = (url, api_key)
         self._transport = SyncTransport(url, api_key, transport)
 
     def _run(self, steps: Steps[T]) -> T:
@@ -144,6 +146,19 @@ class Client:
     def fetch(self, route: str, photo: PhotoSource, **parameters: Any) -> File:
         """Any route that takes a photo, with any of its parameters, as the file that comes back; raises as `depth`."""
         return self._run(operations.fetch(self._policy, route, photo, parameters))
+
+    def stream(self, task: Literal["depth", "segmentation", "focus"], **parameters: Any) -> FrameStream:
+        """A stream of frames, by the parameters of `WS /frames` (docs/streams.md), for a `with` block.
+
+        Args:
+            task: what is done with each frame.
+            parameters: of the address; `drop="none"` answers every frame.
+
+        Raises:
+            ClientError: inside the block: refused, or nobody answers. Streams are not tried again.
+        """
+        url, api_key = self._address
+        return FrameStream(url, task, parameters, api_key, self._policy.timeout_s, is_loopback(url))
 
     def models(self) -> tuple[Model, ...]:
         """The served networks; raises as `depth`."""
@@ -211,6 +226,7 @@ class AsyncClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._policy = Policy(timeout_s, retries)
+        self._address = (url, api_key)
         self._transport = AsyncTransport(url, api_key, transport)
 
     async def _run(self, steps: Steps[T]) -> T:
@@ -256,6 +272,11 @@ class AsyncClient:
     async def fetch(self, route: str, photo: PhotoSource, **parameters: Any) -> File:
         """As `Client.fetch`."""
         return await self._run(operations.fetch(self._policy, route, photo, parameters))
+
+    def stream(self, task: Literal["depth", "segmentation", "focus"], **parameters: Any) -> AsyncFrameStream:
+        """As `Client.stream`, for an `async with` block."""
+        url, api_key = self._address
+        return AsyncFrameStream(url, task, parameters, api_key, self._policy.timeout_s, is_loopback(url))
 
     async def models(self) -> tuple[Model, ...]:
         """As `Client.models`."""

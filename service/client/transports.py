@@ -20,7 +20,7 @@ def _headers(api_key: str | None) -> dict[str, str]:
     return {"User-Agent": f"depthlens/{__version__}"} | ({"X-API-Key": api_key} if api_key else {})
 
 
-def _loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
     """Whether the service is on this machine, so that no proxy of the environment is asked."""
     host = httpx2.URL(url).host
     try:
@@ -63,7 +63,7 @@ class SyncTransport:
 
     def __init__(self, url: str, api_key: str | None, transport: httpx2.BaseTransport | None = None) -> None:
         self._http = httpx2.Client(
-            base_url=url, headers=_headers(api_key), transport=transport, trust_env=not _loopback(url)
+            base_url=url, headers=_headers(api_key), transport=transport, trust_env=not is_loopback(url)
         )
 
     def run(self, steps: Steps[T]) -> T:
@@ -110,7 +110,7 @@ class AsyncTransport:
 
     def __init__(self, url: str, api_key: str | None, transport: httpx2.AsyncBaseTransport | None = None) -> None:
         self._http = httpx2.AsyncClient(
-            base_url=url, headers=_headers(api_key), transport=transport, trust_env=not _loopback(url)
+            base_url=url, headers=_headers(api_key), transport=transport, trust_env=not is_loopback(url)
         )
 
     async def run(self, steps: Steps[T]) -> T:

@@ -20,6 +20,7 @@ _MODULES: Final = {
     "depth": ("photos", "depth maps of photos"),
     "segment": ("photos", "mattes of the people in photos"),
     "focus": ("photos", "photos refocused on a click or on a person"),
+    "video": ("video", "a video's depth, its people, or the video refocused"),
     "models": ("models", "see and change which version of a model serves"),
     "weights": ("weights", "fetch published weights of other networks onto this machine"),
     "keys": ("keys", "make an API key, and the hash that DEPTHLENS_API_KEY_HASHES wants of it"),

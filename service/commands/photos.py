@@ -64,7 +64,7 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
         "-j", "--jobs", type=_positive, default=_PARALLEL, help="photos at a time (default %(default)s)"
     )
     parser.add_argument(
-        "--server", metavar="URL", help="service to ask (DEPTHLENS_GATEWAY_URL); default: one for the job"
+        "--server", metavar="URL", help="service to ask (DEPTHLENS_GATEWAY_URL); default: one of its own"
     )
     parser.add_argument(
         "--timeout",

@@ -217,8 +217,8 @@ def served_problems() -> list[tuple[int, str]]:
     return found
 
 
-NOT_OF_THIS_CLIENT = {409, 408, 414, 431, 499}
-"""Of operators, of slow bodies, of mangled heads, of clients that left."""
+NOT_OF_THIS_CLIENT = {403, 409, 408, 414, 426, 431, 499}
+"""Of browsers, operators, slow bodies, mangled heads, clients that left."""
 
 
 @pytest.mark.parametrize(("status", "code"), served_problems())
