@@ -294,11 +294,10 @@ class FrameStream:
             deadline=Deadline.after(self._timeout_s),
         )
         metrics = self._gateway.metrics
-        about = {"frame": frame.number, "dropped": self.counts["dropped"], "timestamp": frame.timestamp}
         try:
             answer = await self._worked_on(frame, context)
         except Exception as error:
-            await self._fail(frame, about, context, of_work(error), error)
+            await self._fail(frame, context, of_work(error), error)
             return
         self.counts["results"] += 1
         self._count("ok")
@@ -309,7 +308,7 @@ class FrameStream:
             metrics.stage_seconds.labels(stage).observe(seconds)
         words = {
             "type": "result",
-            **about,
+            **self._which(frame),
             "bytes": len(answer.body),
             "media_type": answer.media_type,
             "width": answer.size[1],
@@ -337,16 +336,17 @@ class FrameStream:
         except (TimeoutError, DeadlineExceeded):
             raise context.deadline.exceeded(context.stage) from None
 
-    async def _fail(
-        self, frame: _Frame, about: dict[str, Any], context: RequestContext, error: DepthlensError, cause: Exception
-    ) -> None:
+    def _which(self, frame: _Frame) -> dict[str, Any]:
+        return {"frame": frame.number, "dropped": self.counts["dropped"], "timestamp": frame.timestamp}
+
+    async def _fail(self, frame: _Frame, context: RequestContext, error: DepthlensError, cause: Exception) -> None:
         self.counts["errors"] += 1
         self._count(error.code)
         if error.status >= 500 and error.code != self._last_code:  # once, not thirty times a second
             shown = cause if error.status == 500 else None
             logger.error("frame %s: %s %s", context.request_id, error.code, error.detail, exc_info=shown)
         self._last_code = error.code
-        await self._say({"type": "error", **about, "problem": error.problem(context.request_id)})
+        await self._say({"type": "error", **self._which(frame), "problem": error.problem(context.request_id)})
 
     async def _say(self, words: dict[str, Any], body: bytes | None = None) -> None:
         """A text message, and the binary one that belongs to it directly behind."""
