@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -77,9 +78,8 @@ def streaming(address: tuple[str, int], query: str, **options: Any) -> Iterator[
 
 def refused(address: tuple[str, int], query: str, path: str = "/frames", **options: Any) -> tuple[int, dict[str, Any]]:
     """Status and problem of a stream that is not let in."""
-    try:
-        with connect(f"ws://{address[0]}:{address[1]}{path}?{query}", **options):
-            raise AssertionError("it was let in")
-    except InvalidStatus as error:
-        assert error.response.headers["Content-Type"] == "application/problem+json"
-        return error.response.status_code, json.loads(error.response.body or b"")
+    with pytest.raises(InvalidStatus) as caught:
+        connect(f"ws://{address[0]}:{address[1]}{path}?{query}", **options)
+    response = caught.value.response
+    assert response.headers["Content-Type"] == "application/problem+json"
+    return response.status_code, json.loads(response.body or b"")
