@@ -15,7 +15,7 @@ from training.losses import DepthForm
 
 Optimizer = Literal["adamw", "adam"]
 ScheduleName = Literal["cosine", "triangular", "one_cycle", "poly", "plateau"]
-Metric = Literal["delta1", "abs_rel", "rmse", "silog", "loss"]
+Metric = Literal["delta1", "abs_rel", "rmse", "silog", "loss", "epe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class TrainConfig:
         stretch: Largest change of aspect, factor.
         rotation_deg: Largest rotation in degrees.
         letterbox: Share of the samples that are seen whole, letterboxed as the service does it.
-        geometry: Of the views, `photo` or `square`, in `training.data.transforms.Augmentation`.
+        geometry: Of the views, `photo`, `square` or `stereo`, in `training.data.transforms.Augmentation`.
         crop_share: Share of the samples that are cropped; of `square`.
         rotation_share: Share of the samples that are turned.
         colour_share: Share of the samples whose colours are changed.
@@ -106,7 +106,7 @@ class TrainConfig:
     stretch: float
     rotation_deg: float
     letterbox: float = 0.0
-    geometry: Literal["photo", "square"] = "photo"
+    geometry: Literal["photo", "square", "stereo"] = "photo"
     crop_share: float = 1.0
     rotation_share: float = 1 / 3
     colour_share: float = 1.0
@@ -288,12 +288,21 @@ class ImportedConfig(TrainConfig):
         return {key: getattr(self, key) for key in ("task", "model", "imported_file", "imported_sha256", "sources")}
 
 
+@dataclass(frozen=True, kw_only=True)
+class StereoConfig(TrainConfig):
+    """Disparity (`training.tasks.stereo`): weights of the scales, coarsest first; how many `layered` worlds to draw."""
+
+    scale_weights: tuple[float, ...]
+    layered: int = 600
+
+
 CONFIGS: MappingProxyType[str, type[TrainConfig]] = MappingProxyType(
     {
         "focus_on_depth": FocusOnDepthConfig,
         "metric_depth": MetricDepthConfig,
         "distillation": DistillationConfig,
         "stacked": StackedConfig,
+        "stereo": StereoConfig,
         "imported": ImportedConfig,
     }
 )
@@ -346,6 +355,8 @@ def _read_value(value: Any, wanted: Any, where: str) -> Any:
             return {str(part): str(path) for part, path in value.items()}
         if wanted == tuple[int, ...]:
             return tuple(int(entry) for entry in value)
+        if wanted == tuple[float, ...]:
+            return tuple(float(entry) for entry in value)
         if wanted == tuple[str, ...] and isinstance(value, list | tuple):
             return tuple(str(entry) for entry in value)
         if wanted == tuple[Size, ...]:

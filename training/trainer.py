@@ -242,7 +242,7 @@ def _validate(run: Run, config: TrainConfig, bank: Bank, log: RunLog | None) -> 
     tqdm.write(f"step {run.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in run.metrics.items()))
     log.validated(run.step, run.metrics)
     for index, sample in enumerate(bank.held_out[:: max(1, len(bank.held_out) // _EXAMPLES)][:_EXAMPLES]):
-        log.picture(run.step, index, run.task.panel(network, sample.image))
+        log.picture(run.step, index, run.task.panel(network, sample))
     value = run.metrics.get(config.select_by)
     if value is None or not config.is_better(value, run.best):
         return False

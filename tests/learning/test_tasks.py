@@ -116,7 +116,7 @@ def test_held_out_pictures_are_judged_in_metres(tiny_values):
     assert found["rmse"] == pytest.approx(0.5, abs=1e-5)
     assert found["delta1"] == pytest.approx(0.5)
     assert found["abs_rel"] == pytest.approx(0.25, abs=1e-5)
-    picture = task.panel(Flat(3.0).eval(), np.zeros((48, 64, 3), np.uint8))
+    picture = task.panel(Flat(3.0).eval(), room(np.full((48, 64), 3.0)))
     assert picture.dtype == np.uint8
     assert picture.ndim == 3
 

@@ -11,6 +11,7 @@ from training.tasks.distillation import DistillationTask
 from training.tasks.focus_on_depth import FocusOnDepthTask
 from training.tasks.metric_depth import MetricDepthTask
 from training.tasks.stacked import StackedTask
+from training.tasks.stereo import StereoTask
 from training.tasks.task import Surroundings, Task
 
 TASKS: MappingProxyType[str, Callable[[Any, Surroundings], Task]] = MappingProxyType(
@@ -19,6 +20,7 @@ TASKS: MappingProxyType[str, Callable[[Any, Surroundings], Task]] = MappingProxy
         "metric_depth": MetricDepthTask,
         "distillation": DistillationTask,
         "stacked": StackedTask,
+        "stereo": StereoTask,
     }
 )
 """Each takes the config that `training.config.CONFIGS` has under the same name."""

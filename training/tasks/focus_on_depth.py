@@ -57,6 +57,6 @@ class FocusOnDepthTask:
         """delta1, AbsRel and polarity after alignment, person IoU: means over sources."""
         return evaluate(predictor(Served(network)), samples)["all"]
 
-    def panel(self, network: nn.Module, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def panel(self, network: nn.Module, sample: Sample) -> npt.NDArray[np.uint8]:
         """Photo, inverse depth, people."""
-        return panel(predictor(Served(network)), image)
+        return panel(predictor(Served(network)), sample.image)

@@ -92,9 +92,9 @@ class MetricDepthTask:
         rows = judge(protocol, lambda image: see(network, image, config.sizes[0]), "depth_m", samples)
         return mean_over_pictures(rows.values())
 
-    def panel(self, network: nn.Module, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def panel(self, network: nn.Module, sample: Sample) -> npt.NDArray[np.uint8]:
         """Photo and inverse depth."""
-        return depth_panel(image, 1 / np.maximum(see(network, image, self._config.sizes[0]), 1e-3))
+        return depth_panel(sample.image, 1 / np.maximum(see(network, sample.image, self._config.sizes[0]), 1e-3))
 
 
 def _everywhere(size: Size) -> tuple[slice, slice]:

@@ -63,6 +63,6 @@ class Task(Protocol):
         """The network, in eval mode, judged on held-out samples; means by name, `select_by` among them."""
         ...
 
-    def panel(self, network: nn.Module, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """A picture and what the network, in eval mode, makes of it side by side, uint8 (h, w, 3) RGB."""
+    def panel(self, network: nn.Module, sample: Sample) -> npt.NDArray[np.uint8]:
+        """A sample and what the network, in eval mode, makes of it side by side, uint8 (h, w, 3) RGB."""
         ...
