@@ -42,11 +42,16 @@ def _prepared(arguments: argparse.Namespace) -> tuple["TrainConfig", "FirstWeigh
 
 def _bank(arguments: argparse.Namespace, config: "TrainConfig") -> "Bank":
     """All samples; those that cannot be read are told."""
+    from training.config import StereoConfig
     from training.data.bank import fill, readers
+    from training.data.stereo_pairs import stereo_readers
     from training.distributed import rank
 
     only = set(config.sources) if arguments.own_sources else None
-    bank = fill(readers(arguments.data, arguments.labels, arguments.scenes, only), rank() == 0, config.split)
+    listed = readers(arguments.data, arguments.labels, arguments.scenes, only)
+    if isinstance(config, StereoConfig):
+        listed = stereo_readers(config.layered, config.sizes[0], arguments.scenes)
+    bank = fill(listed, rank() == 0, config.split)
     if rank() == 0:
         if bank.broken:
             print(f"{len(bank.broken)} broken samples left out, first: {bank.broken[0]}", file=sys.stderr)
@@ -323,6 +328,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Train recipes that are not trained yet, judge them on the same truth, write a page of results.",
     )
     comparison.add_arguments(command)
+
+    from training import adapt_command
+
+    adapt_command.add_adapt(
+        commands.add_parser(
+            "adapt", help="adapt a stereo network to a sequence", description="Adapt online, frame by frame."
+        )
+    )
+    adapt_command.add_evaluate(
+        commands.add_parser("stereo", help="judge a stereo network", description="EPE, bad3 and D1-all on pairs.")
+    )
 
     from training import benchmark
 
