@@ -94,7 +94,7 @@ def tiny_values() -> dict:
     return dict(TINY)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> TrainConfig:
     from training.config import parse_config
 

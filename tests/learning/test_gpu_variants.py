@@ -149,15 +149,23 @@ def test_committed_gpu_configs_are_the_contract_in_tritons_own_words(write, name
         assert config.cc_model_filenames["9.0"] == "model.sm90.plan"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def checkpoint(tiny):
     return Run.start(tiny, None).checkpoint(tiny, "abc")
 
 
-def test_torchscript_joins_the_version_it_agrees_with(checkpoint, tmp_path):
-    request = Request(name="depth_tiny", sizes=SIZES)
-    export(checkpoint, PROVENANCE, [], tmp_path, request)
-    metadata = export(checkpoint, PROVENANCE, [], tmp_path, replace(request, target="torchscript"))
+@pytest.fixture(scope="module")
+def version(checkpoint, tmp_path_factory):
+    """A repository with one exported network; to be copied before it is added to."""
+    repository = tmp_path_factory.mktemp("version")
+    export(checkpoint, PROVENANCE, [], repository, Request(name="depth_tiny", sizes=SIZES))
+    return repository
+
+
+def test_torchscript_joins_the_version_it_agrees_with(checkpoint, version, tmp_path):
+    shutil.copytree(version, tmp_path, dirs_exist_ok=True)
+    request = Request(name="depth_tiny", sizes=SIZES, target="torchscript")
+    metadata = export(checkpoint, PROVENANCE, [], tmp_path, request)
     folder = tmp_path / "depth_tiny" / "1"
     assert metadata == json.loads((folder / "metadata.json").read_text())
     assert metadata["variants"]["torchscript"]["parity"]["depth_largest"] < 1e-4
@@ -177,8 +185,8 @@ def test_torchscript_joins_the_version_it_agrees_with(checkpoint, tmp_path):
     ("changed", "message"),
     [({"seed": 1}, "other weights"), ({"sizes": ((64, 64),)}, "other sizes"), ({"name": "depth_new"}, "as onnx first")],
 )
-def test_torchscript_of_something_else_is_refused(checkpoint, tiny, tmp_path, changed, message):
-    export(checkpoint, PROVENANCE, [], tmp_path, Request(name="depth_tiny", sizes=SIZES))
+def test_torchscript_of_something_else_is_refused(checkpoint, tiny, version, tmp_path, changed, message):
+    shutil.copytree(version, tmp_path, dirs_exist_ok=True)
     other = Run.start(replace(tiny, seed=99), None).checkpoint(tiny, "abc") if "seed" in changed else checkpoint
     wanted = {"name": "depth_tiny", "sizes": SIZES} | {key: value for key, value in changed.items() if key != "seed"}
     with pytest.raises(TrainingError, match=message):
@@ -191,7 +199,7 @@ def test_weights_alone_serve_with_the_recipe_of_the_version(tmp_path):
     weights = ROOT / "training" / "weights" / "focus_on_depth_second_round.safetensors"
     config = parse_config(json.loads(version.read_text())["config"], "the version")
     assert load_averaged(weights, config).step == 2300
-    with pytest.raises(TrainingError, match=r"weights .* are of focus_on_depth, wanted are those of"):
+    with pytest.raises(TrainingError, match=r"weights .* are of focus_on_depth_sharp, wanted are those of"):
         load_averaged(weights.with_name("focus_on_depth.safetensors"), config)
     with pytest.raises(TrainingError, match="weights not found"):
         load_averaged(tmp_path / "none.safetensors", config)
