@@ -7,10 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging.errors import InvalidMap
+from service.imaging.geometry import resize
 
 _RADII_PX: Final = (90, 6)  # of the two rounds of the paper
-_STRIP_ROWS: Final = 512  # a photo of 50 megapixels at once would take several gigabytes
+_WORKING_PX: Final = (
+    1024  # longest side at which colours are estimated: they are smooth, and 50 megapixels cost a minute
+)
 _LEAST: Final = np.float32(1e-5)
+
+FloatMap = NDArray[np.float32]
 
 
 def cut_out(photo: NDArray[np.uint8], matte: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -28,46 +33,50 @@ def cut_out(photo: NDArray[np.uint8], matte: NDArray[np.uint8]) -> NDArray[np.ui
     """
     if photo.shape[:2] != matte.shape:
         raise InvalidMap(f"The matte is {matte.shape}, the photo {photo.shape[:2]}.", value=list(matte.shape))
-    result = np.zeros((*matte.shape, 4), np.uint8)
-    result[..., 3] = matte
-    rows = np.flatnonzero(matte.any(axis=1))
-    if rows.size == 0:
-        return result
-    columns = np.flatnonzero(matte.any(axis=0))
-    reach = sum(_RADII_PX)
-    left, right = max(0, int(columns[0]) - reach), int(columns[-1]) + 1 + reach
-    for top in range(int(rows[0]), int(rows[-1]) + 1, _STRIP_ROWS):
-        bottom = min(top + _STRIP_ROWS, int(rows[-1]) + 1)
-        above = min(reach, top)
-        window = (slice(top - above, bottom + reach), slice(left, right))
-        colours = _own_colours(photo[window], matte[window])[above : above + bottom - top]
-        result[top:bottom, left:right, :3] = colours
-    result[matte == 0, :3] = 0
+    shown: NDArray[Any] = cv2.bitwise_and(photo, photo, mask=matte)  # black where the matte is 0
+    result: NDArray[Any] = cv2.merge([*cv2.split(shown), matte])
+    mixed = (matte > 0) & (matte < 255)
+    found = cv2.findNonZero(mixed.astype(np.uint8))
+    if found is not None:
+        columns, rows = found[:, 0, 0].astype(np.int64), found[:, 0, 1].astype(np.int64)
+        result[rows, columns, :3] = _own_colours(photo, matte, rows, columns)
     return result
 
 
-def _own_colours(photo: NDArray[np.uint8], matte: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if matte.min() == 255:
-        return photo
-    image = photo.astype(np.float32) * np.float32(1 / 255)
-    alpha = (matte.astype(np.float32) * np.float32(1 / 255))[..., None]
-    front = back = image
+def _own_colours(
+    photo: NDArray[np.uint8], matte: NDArray[np.uint8], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Of mixed pixels: the smooth colours of both sides, and what the pixel itself adds to the person's; (n, 3)."""
+    height, width = matte.shape
+    shrink = max(1.0, max(height, width) / _WORKING_PX)
+    size = max(1, round(height / shrink)), max(1, round(width / shrink))
+    image = resize(photo, size).astype(np.float32) * np.float32(1 / 255)
+    alpha = (resize(matte, size).astype(np.float32) * np.float32(1 / 255))[..., None]
+    front = back = smooth_front = smooth_back = image
     for radius in _RADII_PX:
-        front, back = _fused(image, alpha, front, back, radius)
-    colours: NDArray[np.uint8] = np.rint(np.clip(front, 0, 1) * np.float32(255)).astype(np.uint8)
-    colours[matte == 255] = photo[matte == 255]
+        smooth_front, smooth_back = _smooth(alpha, front, back, radius)
+        front, back = _with_detail(image, alpha, smooth_front, smooth_back), smooth_back
+    place = rows * size[0] // height, columns * size[1] // width
+    kept = matte[rows, columns].astype(np.float32)[:, None] * np.float32(1 / 255)
+    seen = photo[rows, columns].astype(np.float32) * np.float32(1 / 255)
+    own = _with_detail(seen, kept, smooth_front[place], smooth_back[place])
+    colours: NDArray[np.uint8] = np.rint(own * np.float32(255)).astype(np.uint8)
     return colours
 
 
-def _fused(image: Any, alpha: Any, front: Any, back: Any, radius: int) -> tuple[Any, Any]:
-    """One round: smooth estimates of both sides, and what the pixel itself adds to the front's."""
-    blurred = _blurred(alpha, radius)
-    front = _blurred(front * alpha, radius) / (blurred + _LEAST)
-    back = _blurred(back * (1 - alpha), radius) / (1 - blurred + _LEAST)
-    front = np.clip(front + alpha * (image - alpha * front - (1 - alpha) * back), 0, 1)
-    return front, back
+def _smooth(alpha: FloatMap, front: FloatMap, back: FloatMap, radius: int) -> tuple[FloatMap, FloatMap]:
+    weight = _blurred(alpha, radius)
+    smooth_front: FloatMap = _blurred(front * alpha, radius) / (weight + _LEAST)
+    smooth_back: FloatMap = _blurred(back * (1 - alpha), radius) / (1 - weight + _LEAST)
+    return smooth_front, smooth_back
 
 
-def _blurred(values: Any, radius: int) -> Any:
+def _with_detail(image: FloatMap, alpha: FloatMap, front: FloatMap, back: FloatMap) -> FloatMap:
+    detailed: FloatMap = np.clip(front + alpha * (image - alpha * front - (1 - alpha) * back), 0, 1)
+    return detailed
+
+
+def _blurred(values: FloatMap, radius: int) -> FloatMap:
     size = 2 * radius + 1
-    return cv2.blur(values, (size, size), borderType=cv2.BORDER_REPLICATE).reshape(values.shape)
+    blurred: NDArray[Any] = cv2.blur(values, (size, size), borderType=cv2.BORDER_REPLICATE)
+    return blurred.reshape(values.shape)
