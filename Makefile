@@ -42,6 +42,9 @@ bench: $(VENV)/.test ## Benchmarks beside their peers, tables into docs/results/
 bench-refocus: $(VENV)/.test ## Refocused pictures against ray-traced truth, into docs/results/refocus.md
 	$(BIN)/python -m tests.benchmarks.refocus --out docs/results/refocus.md
 
+bench-streams: $(VENV)/.test ## Flicker, lag and speed of frame streams on rendered videos, into docs/results/streams.md
+	$(BIN)/python -m tests.benchmarks.streams
+
 bench-overload: $(VENV)/.test ## Ten times the load that can be served, and a greedy client, into docs/results/overload.md
 	$(BIN)/python -m tests.benchmarks.overload
 

@@ -12,13 +12,13 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 from training.__main__ import main
 from training.checkpoint import Checkpoint, load_checkpoint
-from training.comparison.runs import System, systems
-from training.config import load_config
+from training.comparison.runs import System, assemble, systems
 from training.models import MODELS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "training" / "configs"
@@ -102,16 +102,18 @@ def all_recipes(scenes: Path, out: Path, repository: Path, only: Sequence[str] =
     exported: set[str] = set()
     for folder, group in groupby(paths, key=lambda path: path.parent):
         for system in systems(list(group), out / folder.name):
-            if not system.config.steps:  # `compare` puts these together; there is nothing to train
-                print(f"{folder.name}/{system.name:<36} nothing to train", flush=True)
-                continue
             begun = time.monotonic()
             system.folder.mkdir(parents=True, exist_ok=True)
-            log, network = system.folder / "log", tiny(load_config(system.recipe).model)
-            checkpoint = train(system, scenes, log)
+            log, network = system.folder / "log", tiny(system.config.model)
+            told = f"{folder.name}/{system.name:<36} "
+            if system.config.steps:
+                checkpoint = train(system, scenes, log)
+                told += f"{checkpoint.config.select_by} {checkpoint.metrics[checkpoint.config.select_by]:.3f}"
+            else:  # put together of what others have learned
+                assemble(replace(system, config=replace(system.config, model=network)))
+                told += "nothing to train"
             trained = time.monotonic() - begun
-            told = f"{folder.name}/{system.name:<36} {checkpoint.config.select_by}"
-            told += f" {checkpoint.metrics[checkpoint.config.select_by]:.3f}, {trained:.1f} s"
+            told += f", {trained:.1f} s"
             if network not in exported:
                 export(system.checkpoint, network, repository, log)
                 exported.add(network)

@@ -75,7 +75,8 @@ def training(*arguments: object) -> str:
 
 def train_arguments(scenes: Path, out: Path) -> list[object]:
     """Of a run of the recipe."""
-    return ["train", "--config", RECIPE, "--scenes", scenes, "--out", out]
+    # one thread: pictures this small have no work for two, and on a busy machine two wait for one another
+    return ["train", "--config", RECIPE, "--scenes", scenes, "--out", out, "--threads", 1]
 
 
 def train_and_kill(scenes: Path, out: Path) -> None:
@@ -213,15 +214,16 @@ def run(folder: Path, clock: Clock) -> None:
         training(*train_arguments(scenes, stopped), "--resume")
         assert_same_bits(whole / "last.pt", stopped / "last.pt")
     checkpoint, numbers = stopped / "last.pt", folder / "metrics.json"
+    judged = ("--checkpoint", checkpoint, "--scenes", scenes)
     with clock.part("evaluate on held-out scenes"):
-        print(training("evaluate", "--checkpoint", checkpoint, "--scenes", scenes, "--out", numbers), end="")
+        print(training("evaluate", *judged, "--out", numbers, "--threads", 1), end="")
         (entry,) = json.loads(numbers.read_text())["networks"]
         row = entry["scenes"]["all"]
         people = row.get("iou", row.get("false_person", -1.0))  # the held-out scenes may show nobody
         check(0 <= row["delta1"] <= 1 and 0 <= people <= 1, f"not judged on depth and people: {row}")
     repository = copy_repository(folder / "repository")
     with clock.part("export, compared with torch"):
-        arguments = ("--checkpoint", checkpoint, "--repository", repository, "--metrics", numbers)
+        arguments = ("--checkpoint", checkpoint, "--repository", repository, "--metrics", numbers, "--threads", 1)
         found = json.loads(training("export", *arguments))
         print({runtime: errors["depth_largest"] for runtime, errors in found["parity"].items()})
     photo = next(path for path in sorted(scenes.rglob("*.jpg")))
