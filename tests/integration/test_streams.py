@@ -153,6 +153,23 @@ def test_a_killed_triton_costs_frames_and_not_the_stream(served: Served) -> None
     assert seen.count("error") >= 1
 
 
+def test_the_example_of_the_documentation_runs_as_written(served: Served, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "streams.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "frames").mkdir()
+    for index, frame in enumerate(frames(12, seed=4)):
+        (tmp_path / "frames" / f"{index:03}.jpg").write_bytes(frame if index != 5 else b"broken")
+    code = example.replace("localhost:8080", "{}:{}".format(*served.address))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"5 .+\n", done.stdout)
+    written = sorted(path.name for path in tmp_path.glob("depth-*.jpg"))
+    assert written == [f"depth-{index:04}.jpg" for index in range(12) if index != 5]
+    for name in written:
+        with Image.open(tmp_path / name) as image:
+            assert image.size == (160, 120)
+
+
 def test_a_stop_answers_what_was_taken_and_says_so(served: Served) -> None:
     """The last test on this server."""
     with streaming(served.address, "task=depth&size=native&drop=none") as stream:
