@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test chaos soak fuzz bench bench-refocus bench-overload export train-smoke compare compose-test kube-lint kube-test clean
+.PHONY: help serve test chaos alerts-test soak fuzz bench bench-refocus bench-overload export train-smoke compare compose-test kube-lint kube-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ chaos: $(VENV)/.test ## The fault matrix against real processes, with negative c
 	@if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null && ! { command -v haproxy && command -v faketime; } >/dev/null; then \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends haproxy faketime; fi
 	$(BIN)/python -m tests.chaos
+
+alerts-test: $(VENV)/.test ## Fire every alert by its real fault and see it end, 6 minutes, into docs/results/alerts.md
+	$(BIN)/python -m tests.monitoring
 
 soak: $(VENV)/.test ## 50,000 requests: memory, descriptors, tasks and shared memory flat, into docs/results/soak.md
 	$(BIN)/python -m tests.chaos.soak

@@ -4,13 +4,13 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-_TIMEOUT_S: Final = 1.0
-"""Less than any scraper's patience: Triton's metrics may be missing, the gateway's must not be late for them."""
+_TIMEOUT_S: Final = 3.0
+"""Less than a scraper's patience (10 s): Triton's metrics may be missing, the gateway's must not be late for them."""
 _LONGEST_BYTES: Final = 8 * 2**20
 
 
 async def read(host: str, port: int) -> bytes:
-    """Triton's Prometheus text; empty when it does not answer within a second."""
+    """Triton's Prometheus text; empty when it does not answer within 3 s."""
     with suppress(OSError, TimeoutError, ValueError):
         async with asyncio.timeout(_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(host, port)

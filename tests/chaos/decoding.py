@@ -81,7 +81,7 @@ async def _warm(arena: Arena, **settings: object) -> Gateway:
     gateway = await arena.gateway(**settings)
     for photo in (PHOTO, WEBP):
         (await gateway.ask("POST", "/depth", photo)).expect(200)
-    await until(lambda: len(_workers(gateway)) == _WORKERS, 10.0, "the workers")
+    await until(lambda: len(workers_of(gateway)) == _WORKERS, 10.0, "the workers")
     return gateway
 
 
@@ -170,7 +170,7 @@ async def bombs_of_time(arena: Arena) -> str:
 async def within_every_limit(arena: Arena) -> str:
     bomb = bombs.jpeg(6000, 6000, 90)
     gateway = await _warm(arena, decode_cpu_s=0.3)
-    workers = _workers(gateway)
+    workers = workers_of(gateway)
     async with _watched(gateway) as growth:
         costly = asyncio.create_task(gateway.ask("POST", "/depth?size=image&edges=sharp", bomb))
         meanwhile = 0
@@ -186,7 +186,7 @@ async def within_every_limit(arena: Arena) -> str:
         raise Unmet(f"refused after {answer.seconds:.1f} s")
 
     def replaced() -> bool:
-        now = _workers(gateway)
+        now = workers_of(gateway)
         return len(now) == _WORKERS and now != workers
 
     replaced_s = await until(replaced, 5.0, "a new worker")
@@ -302,7 +302,7 @@ async def odd_photos(arena: Arena) -> str:
     return f"{checked} of {checked} right"
 
 
-def _workers(gateway: Gateway) -> list[int]:
+def workers_of(gateway: Gateway) -> list[int]:
     """The processes that decode: grandchildren of the gateway."""
     nurseries = {pid for pid in descendants(gateway.pid) if _parent(pid) == gateway.pid}
     return sorted(pid for pid in descendants(gateway.pid) if _parent(pid) in nurseries)
@@ -337,7 +337,7 @@ def _ticks(pid: int) -> int:
 async def decoder_killed(arena: Arena) -> str:
     gateway = await _warm(arena)
     slow = bombs.jpeg(5000, 5000, 90)
-    workers = _workers(gateway)
+    workers = workers_of(gateway)
     used = {pid: _ticks(pid) for pid in (gateway.pid, *workers)}
     job = asyncio.create_task(gateway.ask("POST", "/depth?edges=sharp", slow))
     found: list[int] = []
@@ -357,7 +357,7 @@ async def decoder_killed(arena: Arena) -> str:
     (await beside).expect(200)
     after = await gateway.ask("POST", "/depth", WEBP)
     after.expect(200)
-    await until(lambda: len(_workers(gateway)) == _WORKERS, 5.0, "as many workers as before")
+    await until(lambda: len(workers_of(gateway)) == _WORKERS, 5.0, "as many workers as before")
     return f"503, the next photo 200 after {after.seconds * 1e3:.0f} ms"
 
 
