@@ -151,8 +151,6 @@ def judge_pairs(network: nn.Module, frames: Iterable[StereoFrame]) -> dict[str, 
 
 
 def moving_average(values: npt.ArrayLike, width: int = 9) -> npt.NDArray[np.float64]:
-    """Means of `width` neighbours, fewer at the ends, (N,) -> (N,)."""
-    array = np.asarray(values, np.float64)
-    kernel = np.ones(min(width, len(array)))
-    sums, counts = np.convolve(array, kernel, "same"), np.convolve(np.ones(len(array)), kernel, "same")
-    return np.asarray(sums / counts)
+    """Means of up to `width` (odd) neighbours, fewer at the ends, (N,) -> (N,)."""
+    array, half = np.asarray(values, np.float64), width // 2
+    return np.array([array[max(0, at - half) : at + half + 1].mean() for at in range(len(array))])
