@@ -14,7 +14,7 @@ from manifests import K8S, OVERLAYS, ROOT, Manifest, Manifests, rendered
 from service.replicas import RESOLVE_PERIOD_S
 from service.settings import Settings
 
-KUBERNETES = ("1.33", "1.35", "1.37")
+KUBERNETES = ("1.33", "1.37")
 SCHEMAS = {
     f"{schema['properties']['apiVersion']['const']} {schema['properties']['kind']['const']}": schema
     for schema in (json.loads(path.read_text()) for path in (K8S.parent / "tests/kubernetes/schemas").glob("*.json"))
