@@ -100,12 +100,18 @@ class Triton(Process):
     """A real Triton under its supervisor, `python -m service.embedded`, on ports that stay the same."""
 
     def __init__(
-        self, directory: Path, repository: Path, ports: Ports | None = None, models: Sequence[str] = ()
+        self,
+        directory: Path,
+        repository: Path,
+        ports: Ports | None = None,
+        models: Sequence[str] = (),
+        under: Sequence[str] = (),
     ) -> None:
         self.repository = repository
         self.ports = ports or pick_ports(EmbeddedSettings(repository))
         directory.mkdir(parents=True, exist_ok=True)
         command = [
+            *under,
             *(sys.executable, "-m", "service.embedded", "--repository", str(repository), "--exit-timeout-s", "3"),
             *("--grpc-port", str(self.ports.grpc), "--http-port", str(self.ports.http)),
             *("--metrics-port", str(self.ports.metrics)),
@@ -276,7 +282,13 @@ class Arena:
         return gateway
 
     async def triton(
-        self, *, own: bool = False, ports: Ports | None = None, repository: Path | None = None, ready: bool = True
+        self,
+        *,
+        own: bool = False,
+        ports: Ports | None = None,
+        repository: Path | None = None,
+        ready: bool = True,
+        under: Sequence[str] = (),
     ) -> Triton:
         """A Triton with tiny networks: the shared one, or an `own` one that the row may harm.
 
@@ -285,10 +297,12 @@ class Arena:
             ports: where an own one listens, to start it again where another was.
             repository: what an own one serves.
             ready: wait for it.
+            under: command that runs an own one.
         """
         if not own:
             return await self.stage.shared("tiny")
-        triton = Triton(self.directory / f"triton-{len(self.processes)}", repository or self.stage.repository, ports)
+        directory = self.directory / f"triton-{len(self.processes)}"
+        triton = Triton(directory, repository or self.stage.repository, ports, under=under)
         self.processes.append(triton)
         if ready:
             await triton.ready()

@@ -33,7 +33,7 @@ async def everything_in_turn(arena: Arena) -> str:
     tritons = await _two_tritons(arena)
     ports = [free_port(), free_port()]
     gateways = [await arena.gateway(tritons, port=port, drain_s=1.0, **PATIENT) for port in ports]
-    balancer = await _haproxy(arena, ports)
+    balancer = await haproxy(arena, ports)
     stops = 0
     async with Steady(balancer, _RATE) as users:
         await users.until_sent(_RATE)
@@ -189,7 +189,7 @@ async def _triton_in_turn(arena: Arena, triton: Triton, how: signal.Signals) -> 
     return again
 
 
-async def _haproxy(arena: Arena, ports: list[int]) -> int:
+async def haproxy(arena: Arena, ports: list[int]) -> int:
     """HAProxy before gateways on these ports, by docs/reliability.md; returns its port."""
     binary = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
     if binary is None:
