@@ -18,7 +18,7 @@ from training.data.synthetic.dataset import read_scenes
 from training.data.synthetic.stereo import disparity_px, occluded
 from training.errors import TrainingError
 
-SEQUENCE_SIZE: Size = (128, 256)
+SEQUENCE_SIZE: Size = (64, 128)
 """Height and width of drawn sequences."""
 
 SOURCE = "layered"
