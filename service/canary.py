@@ -23,7 +23,7 @@ _UNREADY_PERIOD_S = 0.25
 _LARGEST_SHARE = 0.05
 """Of the time that probes of a model may take: a large network is probed less often."""
 
-_UNKNOWN_TIMEOUT_S = 10.0
+UNKNOWN_TIMEOUT_S = 10.0
 """Deadline of a probe of a model that is not one of the contract: nobody knows how fast it is."""
 
 OnProbe = Callable[["CanaryState", DepthlensError | None], None]
@@ -71,6 +71,7 @@ class Canary:
         period_s: pause between two probes, longer where a probe takes more than 5 % of it.
         timeout_s: deadline of one probe. Long enough for the requests that may wait before it in the model's queue;
             a probe that finds the queue full (`Overloaded`) is no failure.
+        unknown_timeout_s: the same for a model that is not one of the contract.
         late_probes: how many probes in a row may miss their deadline before the model counts as not ready: one can
             be a busy moment, any other failure counts at once.
         on_probe: told what each probe found, and the error of one that failed.
@@ -84,6 +85,7 @@ class Canary:
         *,
         period_s: float = 1.0,
         timeout_s: float = 1.5,
+        unknown_timeout_s: float = UNKNOWN_TIMEOUT_S,
         late_probes: int = 2,
         on_probe: OnProbe | None = None,
         on_failure: OnFailure | None = None,
@@ -91,7 +93,7 @@ class Canary:
         self._client = client
         self._model = model
         self._period_s = period_s
-        self._timeout_s = timeout_s
+        self._timeout_s = timeout_s if model in MODELS else unknown_timeout_s
         self._late_probes = late_probes
         self._on_probe = on_probe
         self._on_failure = on_failure
@@ -123,8 +125,7 @@ class Canary:
             began = time.monotonic()
             spec = MODELS.get(self._model) or await self._client.spec(self._model)
             image = np.full((*spec.canary_size, 3), 128, np.uint8)
-            timeout_s = self._timeout_s if self._model in MODELS else max(self._timeout_s, _UNKNOWN_TIMEOUT_S)
-            await self._client.infer(self._model, image, timeout_s=timeout_s, request_id="canary")
+            await self._client.infer(self._model, image, timeout_s=self._timeout_s, request_id="canary")
         except Overloaded:
             return self.state
         except Exception as unexpected:  # whatever it is, the watch goes on: a silent canary would say ready for ever

@@ -293,6 +293,12 @@ class TritonClient:
         config: dict[str, Any] = answer["config"]
         return config
 
+    async def executions(self, model: str) -> int:
+        """How many batches the loaded model has run: a count that stands still while it hangs."""
+        async with _mapped_errors(model):
+            answer = await self._triton.get_inference_statistics(model, as_json=True, client_timeout=_CONTROL_TIMEOUT_S)
+        return sum(int(version.get("execution_count", 0)) for version in answer.get("model_stats", ()))
+
     async def load(self, model: str, config: dict[str, Any] | None = None, *, timeout_s: float = 60.0) -> None:
         """Load or reload a model; a no-op on a loaded model whose files and configuration are unchanged.
 

@@ -31,6 +31,7 @@ _NORMAL_WITHOUT_GPU = ("CudaDriverHelper", "CUDA driver version", "pinned system
 _KEPT_LINES = 200
 _LAST_LISTENER = "Started Metrics Service"
 _NO_LISTENER = "failed to start"
+_STUB = "triton_python_backend_stub"  # a model's own process
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,17 @@ def session_members(session: int) -> list[int]:
         if int(owner) == session and state != "Z":
             members.append(int(entry.name))
     return members
+
+
+def kill_model(session: int, model: str) -> None:
+    """Kill what processes one model has in a session."""
+    for pid in session_members(session):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            if _STUB in words[0] and any(re.search(rf"/{re.escape(model)}/\d+/", word) for word in words[1:]):
+                os.kill(pid, signal.SIGKILL)
+        except OSError:
+            continue  # it has ended
 
 
 def _remove(prefix: str, directory: Path) -> None:

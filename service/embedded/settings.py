@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.canary import UNKNOWN_TIMEOUT_S
 from service.contract import MODELS
 
 
@@ -28,6 +29,7 @@ class EmbeddedSettings:
         exit_timeout_s: how long requests in flight may take on a stop.
         canary_period_s: pause between two probes of a model.
         canary_timeout_s: deadline of a probe.
+        others_timeout_s: the same for a model of `others`, whose speed nobody knows.
         unhealthy_after_s: a server that lives but answers no probe for so long is restarted.
         shm_bytes: shared memory per model instance to begin with; it grows by need, and growing costs time.
         max_backoff_s: longest pause between restarts.
@@ -50,6 +52,7 @@ class EmbeddedSettings:
     exit_timeout_s: int = 10
     canary_period_s: float = 1.0
     canary_timeout_s: float = 1.5
+    others_timeout_s: float = UNKNOWN_TIMEOUT_S
     unhealthy_after_s: float = 30.0
     shm_bytes: int = 16 * 2**20
     max_backoff_s: float = 10.0

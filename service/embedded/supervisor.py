@@ -13,7 +13,7 @@ from service.canary import Canary
 from service.embedded import exposition, shm
 from service.embedded.binary import BinaryMissingError, find_binary
 from service.embedded.others import Others, models_in
-from service.embedded.process import Ports, TritonProcess, pick_ports
+from service.embedded.process import Ports, TritonProcess, kill_model, pick_ports
 from service.embedded.settings import EmbeddedSettings
 from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
 from service.inference import TritonClient, only_versions
@@ -165,12 +165,18 @@ class Supervisor:
                 self._settings.repository,
                 self._settings.models,
                 self._settings.canary_period_s,
+                self._settings.others_timeout_s,
                 self._count_reload,
+                self._kill_model,
             )
         self._load_others()
 
     def _count_reload(self) -> None:
         self.reloads += 1
+
+    def _kill_model(self, model: str) -> None:
+        if self.pid is not None:
+            kill_model(self.pid, model)
 
     def _load_others(self) -> None:
         if self._others is not None:
@@ -302,6 +308,7 @@ class Supervisor:
             return
         if isinstance(error, DeadStub):
             logger.warning("the process of %s died, loading the model again", model)
+            self._kill_model(model)  # Triton calls one that is only stopped dead, too, and would leave it there
             self._count_reload()
             try:
                 await client.reload(model)

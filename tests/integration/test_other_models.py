@@ -103,6 +103,39 @@ def expected(name: str) -> np.ndarray:
     return box.crop(found)
 
 
+SLEEPER = """
+import pathlib
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.asleep = pathlib.Path(args["model_repository"]) / "asleep"
+
+    def execute(self, requests):
+        while self.asleep.exists():
+            time.sleep(0.1)
+        images = [pb_utils.get_input_tensor_by_name(request, "image").as_numpy() for request in requests]
+        flat = [pb_utils.Tensor("inverse_depth", np.ones(image.shape[:3], np.float32)) for image in images]
+        return [pb_utils.InferenceResponse([tensor]) for tensor in flat]
+"""
+
+
+def write_sleeper(repository: Path) -> None:
+    """`depth_sleeper`: answers 1 everywhere, and nothing while there is a file `asleep` in its folder."""
+    folder = repository / "depth_sleeper"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.py").write_text(SLEEPER)
+    text = (repository / "depth_fourteen" / "config.pbtxt").read_text().replace("depth_fourteen", "depth_sleeper")
+    text = text.replace('backend: "openvino"', 'backend: "python"')
+    left_out = ("default_model_filename", "model_warmup", "dynamic_batching")
+    lines = [line for line in text.splitlines() if not line.startswith(left_out)]
+    (folder / "config.pbtxt").write_text("\n".join(lines) + "\n")
+
+
 class Running:
     """A supervised Triton and a gateway over it, on an event loop of their own."""
 
@@ -117,7 +150,9 @@ class Running:
         return asyncio.run_coroutine_threadsafe(job, self._loop).result(120)
 
     async def _start(self) -> None:
-        settings = EmbeddedSettings(self.repository, others=True, canary_period_s=0.2, exit_timeout_s=0)
+        settings = EmbeddedSettings(
+            self.repository, others=True, canary_period_s=0.2, others_timeout_s=2.0, exit_timeout_s=0
+        )
         self.supervisor = Supervisor(settings)
         await self.supervisor.start()
         client = TritonClient(self.supervisor.grpc_url, admin=self.supervisor.admin)
@@ -163,6 +198,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             metadata = export(repository, name)
             assert metadata["parity"]
     pair("depth_far", "segmentation_any", "focus_far", repository)
+    write_sleeper(repository)
     broken = repository / "depth_broken"
     (broken / "1").mkdir(parents=True)
     (broken / "1" / "model.onnx").write_bytes(b"no network")
@@ -241,6 +277,7 @@ def test_another_name_is_unknown_and_lists_those_there_are(running: Running, nam
         "depth_lapdepth",
         "depth_far",
         "depth_fourteen",
+        "depth_sleeper",
         "depth_stacked",
         "focus_far",
     }
@@ -279,25 +316,54 @@ def test_a_network_is_exported_loaded_and_unloaded_while_it_serves(running: Runn
     assert running.ask("/depth?model=depth_near", other).status_code == 503
 
 
+SEEDS = iter(range(100, 10_000))
+"""Of photos that no cache has seen."""
+
+BESIDE = ("focus_on_depth", "depth_fourteen", "depth_bts")
+
+
+async def unseen(running: Running, model: str) -> Any:
+    """The answer to a photo that no cache has seen."""
+    photo = encoded(Image.fromarray(noise((HEIGHT, WIDTH), next(SEEDS))))
+    return await running.post(f"/depth?model={model}", photo)
+
+
+def stubs(running: Running, model: str) -> list[int]:
+    """Numbers of a model's processes."""
+    assert running.supervisor.pid is not None
+    found = processes(running.supervisor.pid, "python_backend_stub")
+    return [pid for pid in found if f"/{model}/" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+@pytest.mark.parametrize("harm", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 @pytest.mark.parametrize(("victim", "asked"), [("depth_far", "depth_far"), ("depth_meta", "depth_stacked")])
-def test_a_killed_process_is_healed_and_the_others_serve_on(running: Running, victim: str, asked: str) -> None:
-    session = running.supervisor.pid
-    assert session is not None
-    stubs = processes(session, "python_backend_stub")
-    [stub] = [pid for pid in stubs if f"/{victim}/" in Path(f"/proc/{pid}/cmdline").read_text()]
+def test_a_process_that_dies_or_stops_is_replaced_and_the_others_serve_on(
+    running: Running, victim: str, asked: str, harm: signal.Signals
+) -> None:
+    [stub] = stubs(running, victim)
+    beside = {model: stubs(running, model) for model in BESIDE}
     reloads = running.supervisor.reloads
-    os.kill(stub, signal.SIGKILL)
+    os.kill(stub, harm)
     running.do(eventually(lambda: running.supervisor.reloads > reloads, 60))
-    seeds = iter(range(100, 10_000))
-
-    async def fresh() -> Any:  # a photo that no cache has seen
-        return await running.post(
-            f"/depth?model={asked}", encoded(Image.fromarray(noise((HEIGHT, WIDTH), next(seeds))))
-        )
-
-    running.do(running.until(fresh, 200))
+    running.do(running.until(lambda: unseen(running, asked), 200))
+    assert stub not in stubs(running, victim)
+    assert {model: stubs(running, model) for model in BESIDE} == beside
     assert running.supervisor.restarts == 0
-    assert running.supervisor.ready
+
+
+def test_a_model_that_never_ends_its_work_gets_a_new_process(running: Running) -> None:
+    assert running.do(unseen(running, "depth_sleeper")).status_code == 200
+    [stub] = stubs(running, "depth_sleeper")
+    beside = {model: stubs(running, model) for model in BESIDE}
+    asleep = running.repository / "depth_sleeper" / "asleep"
+    asleep.touch()
+    try:  # its process lives, so Triton calls it ready
+        running.do(eventually(lambda: stub not in stubs(running, "depth_sleeper"), 60))
+    finally:
+        asleep.unlink()
+    running.do(running.until(lambda: unseen(running, "depth_sleeper"), 200))
+    assert {model: stubs(running, model) for model in BESIDE} == beside
+    assert running.supervisor.restarts == 0
 
 
 def test_the_outputs_are_those_of_the_contract() -> None:
