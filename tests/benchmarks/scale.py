@@ -7,6 +7,7 @@ turns within every round; figures are medians over the rounds.
 
 import argparse
 import asyncio
+import json
 import os
 import statistics
 from collections.abc import Sequence
@@ -68,6 +69,20 @@ class Layout:
         seen = self.seen[task][turn]
         return seen.ok.count / seen.seconds
 
+    def figures(self, task: str) -> dict[str, float]:
+        """Medians over the rounds, for `tests.benchmarks.capacity`."""
+        rounds = self.seen[task]
+        cores = len(os.sched_getaffinity(0)) if "-" in self.cores[0] else 1
+        return {
+            "replicas": len(self.cores),
+            "cores": cores / len(self.cores) if "-" in self.cores[0] else cores,
+            "rate": statistics.median(self.rate(task, turn) for turn in range(len(rounds))),
+            "median_ms": statistics.median(seen.ok.median_ms for seen in rounds),
+            "p99_ms": statistics.median(seen.ok.p99_ms for seen in rounds),
+            "gateway_ms": statistics.median(_cpu_ms(seen, "gateway") for seen in rounds),
+            "network_ms": statistics.median(_cpu_ms(seen, "network") for seen in rounds),
+        }
+
     def row(self, task: str, peer: "Layout | None") -> str:
         """Its line of the table; `peer` is what it is a multiple of."""
         rounds = self.seen[task]
@@ -94,7 +109,7 @@ def _cpu_ms(seen: Load, who: str) -> float:
     return spent_s / max(1, seen.ok.count) * 1000
 
 
-async def _run(rounds: int, seconds: float) -> str:
+async def _run(rounds: int, seconds: float) -> tuple[str, dict[str, dict[str, dict[str, float]]]]:
     every = f"0-{(os.cpu_count() or 2) - 1}"
     layouts = [
         Layout("one, on one core", ["0"]),
@@ -127,7 +142,8 @@ async def _run(rounds: int, seconds: float) -> str:
             *(layout.row(task, peers.get(number)) for number, layout in enumerate(layouts)),
             "",
         ]
-    return "\n".join(lines)
+    figures = {task: {layout.name: layout.figures(task) for layout in layouts} for task in _PATHS}
+    return "\n".join(lines), figures
 
 
 def main() -> None:
@@ -137,7 +153,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
     said = machine()
-    text = asyncio.run(_run(options.rounds, options.seconds))
+    text, figures = asyncio.run(_run(options.rounds, options.seconds))
     head = (
         f"# One replica and two\n\n`make bench-scale`: {said}. {options.rounds} rounds of {options.seconds:g} s, all "
         f"interleaved; k6, {_CLIENTS_PER_REPLICA} clients for each gateway without a pause, and HAProxy before the "
@@ -145,6 +161,7 @@ def main() -> None:
         "[scaling](../scaling.md).\n\n"
     )
     options.out.write_text(head + text)
+    options.out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
     print(head + text)
 
 
