@@ -115,5 +115,8 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.serve
 	else echo "curl is not installed: the test of the README's commands will be skipped"; fi
 	@command -v promtool >/dev/null || $(PROMETHEUS) || echo "no Debian package of Prometheus: its tests will be skipped"
 	$(PIP) install --editable '.[embedded,exr,otel,training,video]' --group dev
+	@command -v chromium >/dev/null || if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; \
+	else echo "chromium is not installed: the tests of the web page will be skipped"; fi
 	$(PIP) install --no-deps --upgrade --target $(VENV)/numpy2 'numpy>=2,<3'
 	touch $@

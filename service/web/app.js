@@ -61,9 +61,12 @@ async function open(file) {
   } catch (error) {
     stage.busy(false);
     welcome();
-    complain(error, () => open(file));
+    complain(error, mayHelp(error) ? () => open(file) : null);
   }
 }
+
+/** Whether the same request may have another end: not where the photo or a parameter is refused. */
+const mayHelp = ({ status }) => status === undefined || status === 0 || status >= 500 || [401, 408, 429].includes(status);
 
 /** Shows the photo, sends it, and asks for the server's own upright rendering and its map of people. */
 async function send(file, signal) {
@@ -212,7 +215,7 @@ async function render() {
     await layers.update({ focusOnly: true });
   } catch (error) {
     stage.busy(false);
-    complain(error, error.status >= 500 || error.status === 0 ? render : null);
+    complain(error, mayHelp(error) ? render : null);
   }
 }
 

@@ -51,7 +51,7 @@ async function wait(problem, signal) {
     };
     const leave = () => end(reject);
     signal.addEventListener("abort", leave);
-    show(problem.title, problem.detail, () => end(resolve));
+    show(problem.title, problem.detail, () => end(resolve)); // "Try again" then means: now
     element("message-wait").textContent = `Trying again in ${Math.ceil(problem.retryAfterS)} s.`;
     element("message-wait").hidden = false;
   });

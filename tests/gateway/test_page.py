@@ -24,6 +24,7 @@ def test_the_page_and_every_file_of_it(gateway: TestClient) -> None:
     named = set(re.findall(r"web/([a-z-]+\.[a-z]+)", page.text))
     for script in WEB.glob("*.js"):
         named |= set(re.findall(r'from "\./([a-z-]+\.js)"', script.read_text()))
+    named |= set(re.findall(r'url\("([a-z-]+\.[a-z]+)"\)', (WEB / "page.css").read_text()))
     assert named == set(NAMES) - {"index.html"}
     for name in named:
         answer = gateway.get(f"/web/{name}")
