@@ -6,6 +6,7 @@ High-speed tracking-by-detection without using image information, AVSS 2017), co
 D. Ballard, Color indexing, IJCV 1991) and inverse depth.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -60,12 +61,14 @@ class Track:
         if self._last is None:
             return None
         if any(sight.matte.shape != self._last.matte.shape for sight in sights):
-            return self._missed()
+            self._missed()
+            return None
         moved = _moved(self._last.matte, *self._speed)
         scores = [self._likeness(moved, sight) for sight in sights]
         best = int(np.argmax(scores)) if scores else -1
         if best < 0 or scores[best] < _ENOUGH:
-            return self._missed()
+            self._missed()
+            return None
         self._seen(sights[best])
         return best
 
@@ -76,8 +79,8 @@ class Track:
         colours = float(np.minimum(self._colours, sight.colours).sum())
         if overlap == 0 and colours < _COLOURS_ALONE:
             return 0.0
-        near = float(np.exp(-abs(sight.depth - self._last.depth) / _DEPTH_STEP))
-        place = overlap**0.5  # halfway out of the last matte is a third of overlap, and still him
+        near = math.exp(-abs(sight.depth - self._last.depth) / _DEPTH_STEP)
+        place = math.sqrt(overlap)  # halfway out of the last matte is a third of overlap, and still him
         return _WEIGHTS[0] * place + _WEIGHTS[1] * colours + _WEIGHTS[2] * near
 
     def _seen(self, sight: Sight) -> None:
@@ -125,5 +128,5 @@ def _sight(matte: NDArray[np.uint8], codes: NDArray[np.int32], depth: float) -> 
 
 def _moved(matte: FloatMap, right_px: float, down_px: float) -> FloatMap:
     shift = np.array([[1, 0, right_px], [0, 1, down_px]], np.float32)
-    result: FloatMap = cv2.warpAffine(matte, shift, (matte.shape[1], matte.shape[0]))
+    result: NDArray[Any] = cv2.warpAffine(matte, shift, (matte.shape[1], matte.shape[0]))
     return result
