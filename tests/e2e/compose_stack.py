@@ -7,19 +7,23 @@ all the same. `DEPTHLENS_MODELS` names another model repository than the committ
 """
 
 import json
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from http.client import HTTPException
+from pathlib import Path
 
-from engine import CommandError, Skip, compose_command, engine
+from engine import ROOT, CommandError, Skip, compose_command, engine
 from stack import TAG, Answer, Stack, photo, send_photo
 from steps import check, end_by_signals, handle_signals, step, wait_for
 
 from service.contract import MODELS
 
 IMAGES = ("depthlens-gateway", "depthlens-triton")
+ANOTHER = "depth_another"
 TOTAL_TIMEOUT_S = 1200
 BUILD_TIMEOUT_S = 900
 UP_TIMEOUT_S = 240
@@ -87,6 +91,24 @@ def check_refusal(answer: Answer) -> None:
     check(int(answer.headers.get("retry-after", "0")) >= 1, "503 without Retry-After")
     problem = json.loads(answer.body)
     check(problem["status"] == 503 and bool(problem["code"]), f"503 says {problem}")
+
+
+def repository(folder: Path, source: Path) -> Path:
+    """A copy of the model repository that Triton may read, with one network more."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.pt", "*.plan"))
+    network = next(name for name, spec in MODELS.items() if spec.kind == "network")
+    shutil.copytree(folder / network, folder / ANOTHER)
+    config = (folder / network / "config.pbtxt").read_text().replace(f'"{network}"', f'"{ANOTHER}"')
+    sizes = 'parameters { key: "depthlens_sizes" value { string_value: "320x320" } }'
+    (folder / ANOTHER / "config.pbtxt").write_text(f"{config}\n{sizes}\n")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+def listed(stack: Stack) -> set[str]:
+    """Names in `GET /models`, which the gateway knows from Triton's index: it has the key to it."""
+    return {model["name"] for model in json.loads(stack.request("GET", "/models").body)["models"]}
 
 
 def outage(stack: Stack) -> Iterator[str]:
@@ -182,8 +204,11 @@ def exercise(stack: Stack) -> None:
         for name in (name for name, spec in MODELS.items() if spec.kind == "network"):
             found = list((stack.models / name).glob("[1-9]*/model.*"))
             check(bool(found), f"{stack.models} holds no network {name}; DEPTHLENS_MODELS can name another repository")
-    with step("compose file is valid"):
+    with step("compose files are valid: CPU, monitoring, GPU"):
         stack.compose("config", "-q")
+        stack.compose("--profile", "monitoring", "config", "-q")
+        gpu = ("-f", str(ROOT / "docker/compose.gpu.yaml"))
+        stack.compose(*gpu, "config", "-q", env={"DEPTHLENS_TRITON_ADMIN": "depthlens=secret"})
     with step("images are built"):
         stack.compose("build", timeout_s=BUILD_TIMEOUT_S)
     with step("no torch, no compilers, no root") as details:
@@ -196,6 +221,8 @@ def exercise(stack: Stack) -> None:
         check_confinement(stack)
     with step("photo: depth, mask, refocused"):
         send_photo(stack)
+    with step("a network that nobody asked for is listed"):
+        wait_for(lambda: ANOTHER in listed(stack), RECOVERY_S, f"{ANOTHER} in /models")
     with step("Triton container killed and started") as details:
         details += outage(stack)
     with step("photo again"):
@@ -224,8 +251,11 @@ def main() -> int:
     started = time.monotonic()
     end_by_signals(TOTAL_TIMEOUT_S)
     try:
-        with engine() as environment:
-            stack = Stack(environment, compose_command(environment))
+        with tempfile.TemporaryDirectory(prefix="depthlens-e2e-") as folder, engine() as environment:
+            Path(folder).chmod(0o755)
+            source = Path(environment.get("DEPTHLENS_MODELS") or ROOT / "model_repository").resolve()
+            models = repository(Path(folder, "models"), source)
+            stack = Stack(environment, compose_command(environment), models)
             print(f"{time.monotonic() - started:7.1f} s  engine answers", flush=True)
             try:
                 exercise(stack)

@@ -60,18 +60,18 @@ class Caller:
 class Stack(Caller):
     """The compose project under test."""
 
-    def __init__(self, environment: dict[str, str], compose: tuple[str, ...]) -> None:
+    def __init__(self, environment: dict[str, str], compose: tuple[str, ...], models: Path) -> None:
         super().__init__("127.0.0.1", free_port())
         self.project = f"depthlens-e2e-{os.getpid()}"
         # The settings of whoever runs this must not change what is tested.
         kept = {key: value for key, value in environment.items() if not key.startswith(("DEPTHLENS_", "COMPOSE_"))}
-        self.models = Path(environment.get("DEPTHLENS_MODELS") or ROOT / "model_repository").resolve()
+        self.models = models
         self.environment = kept | {"PORT": str(self.port), "DEPTHLENS_TAG": TAG, "DEPTHLENS_MODELS": str(self.models)}
         self._containers: dict[str, str] = {}
         self._compose = (*compose, "-p", self.project, "-f", str(ROOT / "docker/compose.yaml"))
 
-    def compose(self, *arguments: str, timeout_s: float = 60) -> str:
-        return run(*self._compose, *arguments, timeout_s=timeout_s, env=self.environment)
+    def compose(self, *arguments: str, timeout_s: float = 60, env: dict[str, str] | None = None) -> str:
+        return run(*self._compose, *arguments, timeout_s=timeout_s, env=self.environment | (env or {}))
 
     def docker(self, *arguments: str, timeout_s: float = 60) -> str:
         return run("docker", *arguments, timeout_s=timeout_s, env=self.environment)
