@@ -171,8 +171,8 @@ def _layer(
     textures: int,
     shade: float,
 ) -> Layer:
-    places = (np.asarray(vector, np.float64) for vector in (corner, along, across))
-    return Layer(*places, int(rng.integers(textures)), shade)
+    place, one, other = (np.asarray(vector, np.float64) for vector in (corner, along, across))
+    return Layer(place, one, other, int(rng.integers(textures)), shade)
 
 
 def _box(

@@ -238,14 +238,14 @@ def reduced(frame: StereoFrame, width: int) -> StereoFrame:
     if old <= width:
         return frame
     size = (width, round(height * width / old))
-    pictures = [
+    left, right = (
         cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
         for picture in (frame.left, frame.right)
-    ]
+    )
     disparity, hidden, scale = frame.disparity_px, frame.occluded, width / old
     if disparity is not None:
         disparity = (cv2.resize(disparity, size, interpolation=cv2.INTER_NEAREST) * scale).astype(np.float32)
     if hidden is not None:
         hidden = cv2.resize(hidden.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
     focal_px = None if frame.focal_px is None else frame.focal_px * scale
-    return StereoFrame(frame.name, *pictures, disparity, hidden, focal_px, frame.baseline_m)
+    return StereoFrame(frame.name, left, right, disparity, hidden, focal_px, frame.baseline_m)

@@ -59,10 +59,10 @@ class DispNetC(nn.Module):
             inputs = outputs
         self.down = nn.ModuleList(parts)
         self.predict = nn.Conv2d(inputs, 1, 3, padding=1)
-        self.up = nn.ModuleList(Step(i, o, s) for (i, o), s in zip(pairwise(_DECODER), _SKIPS, strict=True))
-        with torch.no_grad():
-            for predict in (self.predict, *(step.predict for step in self.up)):
-                predict.bias.fill_(_FIRST_GUESS)  # type: ignore[operator]  # every one of them has a bias
+        steps = [Step(i, o, s) for (i, o), s in zip(pairwise(_DECODER), _SKIPS, strict=True)]
+        self.up = nn.ModuleList(steps)
+        for predict in (self.predict, *(step.predict for step in steps)):
+            nn.init.constant_(predict.bias, _FIRST_GUESS)  # type: ignore[arg-type]  # every one of them has a bias
 
     def groups(self) -> list[list[nn.Parameter]]:
         """None: it cannot be trained in parts."""

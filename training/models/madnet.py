@@ -70,6 +70,12 @@ class ContextNetwork(nn.Sequential):
         super().__init__(*parts, nn.Conv2d(channels, 1, 3, padding=1))
 
 
+def _last(part: nn.Module) -> nn.Conv2d:
+    *_, convolution = part.modules()
+    assert isinstance(convolution, nn.Conv2d)
+    return convolution
+
+
 class MADNet(nn.Module):
     """One feature pyramid for both pictures, a module per level, a context network at the finest."""
 
@@ -88,9 +94,9 @@ class MADNet(nn.Module):
                 nn.init.zeros_(part.bias)  # type: ignore[arg-type]  # every convolution here has one
         with torch.no_grad():
             for estimator in (*self.estimators.values(), self.context):
-                estimator[-1].weight.mul_(0.1)
+                _last(estimator).weight.mul_(0.1)
             for estimator in self.estimators.values():
-                estimator[-1].bias.fill_(_FIRST_GUESS)
+                nn.init.constant_(_last(estimator).bias, _FIRST_GUESS)  # type: ignore[arg-type]  # it has one, too
 
     def groups(self) -> list[list[nn.Parameter]]:
         """Parameters in five groups, one for each of `LEVELS`; together they are all.
