@@ -60,7 +60,7 @@ export: $(VENV)/.test ## Export a checkpoint into the model repository: make exp
 	$(BIN)/python -m training export --checkpoint $(CHECKPOINT) $(if $(MODEL),--model $(MODEL))
 
 train-smoke: $(VENV)/.test ## A tiny network from rendering to a served answer, then every recipe in a few steps
-	tests/e2e/train-smoke
+	VENV=$(abspath $(VENV)) tests/e2e/train-smoke
 
 DATA ?= ../shared/data
 compare: $(VENV)/.test ## Every monocular system with one small budget, about an hour on two cores, into docs/results/mono.md

@@ -5,6 +5,7 @@ convolutions; of GhostNet itself, what would make sizes inexact.
 """
 
 import dataclasses
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import nn
 from service.contract import CANARY_SIZE, DEPTH_M, IMAGE, NETWORK_SIZES, TensorSpec
 from training.models import stack
 from training.models.ghostnet import GhostNetEncoder, HalvingConv2d
-from training.models.meta_learner import BASES, ServedMeta
+from training.models.meta_learner import BASES, Average, ServedMeta
 from training.serving import Traits, served, spec_for
 from training.version import write_onnx
 
@@ -100,11 +101,25 @@ def test_a_stride_of_two_is_exported_as_an_exact_half(tmp_path):
     assert all(side.startswith("16*") for shape in names for side in shape[1:])
 
 
-def test_the_meta_learner_as_a_graph_of_its_own(tmp_path):
+def small_meta_learner(variant, inputs):
     torch.manual_seed(0)
-    meta = stack.meta_learner_tiny("rgbd")
-    meta.encoder = Halvings(meta.encoder.channels, 6)
+    meta = stack.meta_learner_tiny(variant)
+    meta.encoder = Halvings(meta.encoder.channels, inputs)
     nn.init.normal_(meta.last.weight)
+    return meta
+
+
+VARIANTS = {
+    "average": Average,
+    "d": partial(small_meta_learner, "d", 3),
+    "rgb": partial(small_meta_learner, "rgb", 3),
+    "rgbd": partial(small_meta_learner, "rgbd", 6),
+}
+
+
+@pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS)
+def test_what_weighs_the_bases_as_a_graph_of_its_own(make, tmp_path):
+    meta = make()
     network = ServedMeta(meta).eval()
     path = tmp_path / "model.onnx"
     runtime = session(network, META, path)

@@ -155,7 +155,7 @@ def train_all(ordered: Sequence[System], arguments: Sequence[str], jobs: int) ->
                     waiting.remove(system)
                 elif not blocked and not system.config.steps:
                     waiting.remove(system)
-                    _assemble(system)
+                    assemble(system)
                 elif not blocked and len(running) < jobs:
                     waiting.remove(system)
                     running.append(_start(system, arguments))
@@ -177,7 +177,7 @@ def train_all(ordered: Sequence[System], arguments: Sequence[str], jobs: int) ->
     return failed
 
 
-def _assemble(system: System) -> None:
+def assemble(system: System) -> None:
     """Writes the checkpoint of a recipe of 0 steps: nothing but the parts that it starts from."""
     system.folder.mkdir(parents=True, exist_ok=True)
     network = make_network(system.config, FirstWeights(), system.folder)
