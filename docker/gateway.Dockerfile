@@ -9,7 +9,7 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS requirements
 WORKDIR /build
 COPY docker/requirements.py pyproject.toml ./
-RUN python requirements.py
+RUN python requirements.py otel
 
 FROM ${BASE} AS dependencies
 RUN python -m venv --without-pip /opt/venv

@@ -90,6 +90,7 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
     )
+    gateway.tracer = tracer
     app.state.gateway = gateway
     routes = [route for module in _MODULES for route in module.router.routes]
     app.state.door = Door(gateway, routes)

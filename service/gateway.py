@@ -63,6 +63,7 @@ class Gateway:
     scenes: Scenes
     streams: Streams
     embedded: EmbeddedServer | None = None
+    tracer: tracing.Tracer | None = None
     draining: bool = False
 
     def model_states(self) -> dict[str, str]:

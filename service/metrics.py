@@ -21,6 +21,7 @@ _KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "rejected": ("queue_full", "client_share", "wait", "deadline", "waited", "rate_limit"),
     "cancelled": ("receive", *get_args(Stage)),
     "decoder_ends": ("time", "crash", "killed", "start"),
+    "frames": ("ok", "dropped", "left"),
 }
 """Values of the one label of a counter that is there from the start: a rate does not see the step from nothing to 1."""
 

@@ -1,7 +1,6 @@
 """The outermost layer: request id, timing headers, metrics and the access log of every request."""
 
 import time
-from contextlib import nullcontext
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -37,7 +36,7 @@ class RequestMiddleware:
         token = current.set(context)
         tracer = None if scope["path"].startswith(_UNTRACED) else self._tracer
         try:
-            with tracer.request(headers) if tracer else nullcontext("") as context.trace_id:
+            with tracing.request(tracer, "request", context.request_id, headers) as context.trace_id:
                 await self._serve(scope, receive, send, context)
         finally:
             current.reset(token)
@@ -67,5 +66,5 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, context: RequestContext, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        tracing.answered(scope["method"], route, status, context.problem_code, context.request_id)
+        tracing.answered(scope["method"], route, status, context.problem_code)
         access.record(self._metrics, context, scope["method"], route, status, seconds)

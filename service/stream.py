@@ -23,7 +23,8 @@ from typing import Any, Final, NoReturn, Protocol
 import orjson
 from starlette.websockets import WebSocketDisconnect
 
-from service.context import Deadline, RequestContext
+from service import tracing
+from service.context import Deadline, RequestContext, current
 from service.contract import Size
 from service.errors import BadRequest, DeadlineExceeded, DepthlensError, Overloaded, TooManyRequests
 from service.gateway import Gateway
@@ -293,6 +294,7 @@ class FrameStream:
             client=self._context.client,
             deadline=Deadline.after(self._timeout_s),
         )
+        current.set(context)  # for the log; this task works on one frame after the other
         metrics = self._gateway.metrics
         try:
             answer = await self._worked_on(frame, context)
@@ -323,6 +325,10 @@ class FrameStream:
     async def _worked_on(self, frame: _Frame, context: RequestContext) -> Answer:
         if frame.refusal is not None:
             raise frame.refusal
+        with tracing.request(self._gateway.tracer, "frame", context.request_id, {}) as context.trace_id:
+            return await self._work_on(frame, context)
+
+    async def _work_on(self, frame: _Frame, context: RequestContext) -> Answer:
         try:
             async with asyncio.timeout(context.deadline.remaining_s()):
                 while True:

@@ -60,12 +60,12 @@ class Tracer:
         return cls(provider)
 
     @contextmanager
-    def request(self, headers: Mapping[str, str]) -> Iterator[str]:
+    def request(self, name: str, request_id: str, headers: Mapping[str, str]) -> Iterator[str]:
         """The span of a request, below that of its caller where `headers` name one; yields the trace's id in hex."""
         caller = self._w3c.extract(headers)
         token = _tracer.set(self)
         try:
-            with self._span("request", self._kinds.SERVER, {}, caller) as span:
+            with self._span(name, self._kinds.SERVER, {"depthlens.request_id": request_id}, caller) as span:
                 yield format(span.get_span_context().trace_id, "032x")
         finally:
             _tracer.reset(token)
@@ -117,6 +117,16 @@ def _fail(span: Any, failure: str) -> None:
 
 
 @contextmanager
+def request(tracer: Tracer | None, name: str, request_id: str, headers: Mapping[str, str]) -> Iterator[str]:
+    """As `Tracer.request`; yields nothing where there is no tracer."""
+    if tracer is None:
+        yield ""
+        return
+    with tracer.request(name, request_id, headers) as trace_id:
+        yield trace_id
+
+
+@contextmanager
 def span(name: str) -> Iterator[None]:
     """A part of the request that is being worked on; nothing where that is not traced."""
     tracer = _tracer.get()
@@ -138,7 +148,7 @@ def call(name: str, attributes: Mapping[str, str | int]) -> Iterator[dict[str, s
         yield tracer.headers()
 
 
-def answered(method: str, route: str, status: int, code: str, request_id: str) -> None:
+def answered(method: str, route: str, status: int, code: str) -> None:
     """Say on the request's span how it was answered; nothing where it is not traced."""
     tracer = _tracer.get()
     if tracer is None:
@@ -148,6 +158,5 @@ def answered(method: str, route: str, status: int, code: str, request_id: str) -
         "http.route": route,
         "http.response.status_code": status,
         "depthlens.code": code,
-        "depthlens.request_id": request_id,
     }
     tracer.describe(f"{method} {route}", attributes, code if status >= 500 else None)

@@ -17,6 +17,7 @@ from service.tracing import Tracer
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
 SERVER, INTERNAL = 2, 1
+FRAMES = "/frames?task=depth&size=native&drop=none"
 
 
 @pytest.fixture
@@ -90,6 +91,22 @@ def test_failures_say_what_but_not_more(
     assert {span.attributes["http.response.status_code"] for span in seen if span.kind == SERVER} == {502, 422, 404}
     for secret in ("secret", "private", "query", "points", "12,34", "testclient"):
         assert secret not in str(seen)
+
+
+def test_each_frame_of_a_stream_is_a_trace(traced: TestClient, collector: Collector, photo: bytes) -> None:
+    with traced.websocket_connect(FRAMES, headers={"X-Request-Id": "film"}) as stream:
+        stream.receive_json()
+        for frame in (photo, b"no picture"):
+            stream.send_bytes(frame)
+            if stream.receive_json()["type"] == "result":
+                stream.receive_bytes()
+    seen = spans(traced, collector)
+    good, bad = sorted((span for span in seen if span.kind == SERVER), key=lambda span: span.start_ns)
+    assert (good.name, good.attributes, good.failed) == ("frame", {"depthlens.request_id": "film-0"}, False)
+    assert (bad.name, bad.attributes["depthlens.request_id"], bad.failed) == ("frame", "film-1", True)
+    stages = {span.name for span in seen if (span.trace, span.parent) == (good.trace, good.id)}
+    assert stages >= {"decode", "queue", "infer", "encode"}
+    assert good.trace != bad.trace
 
 
 def test_probes_and_scrapes_leave_no_trace(traced: TestClient, collector: Collector) -> None:
