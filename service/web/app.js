@@ -47,6 +47,7 @@ async function open(file) {
   pull.close();
   pull.arm(false);
   rendering.abort();
+  stage.busy("picture", false);
   layers.reset();
   element("welcome").hidden = true;
   element("panel").hidden = false;
@@ -59,7 +60,7 @@ async function open(file) {
     const opened = await opening.run((signal) => send(file, signal));
     if (opened !== null) await begin(opened);
   } catch (error) {
-    stage.busy(false);
+    stage.busy("photo", false);
     welcome();
     complain(error, mayHelp(error) ? () => open(file) : null);
   }
@@ -72,7 +73,7 @@ const mayHelp = ({ status }) => status === undefined || status === 0 || status >
 async function send(file, signal) {
   await stage.begin(file);
   signal.throwIfAborted();
-  stage.busy(true);
+  stage.busy("photo", true);
   const sent = new Photo(file, human);
   await sent.send(signal);
   stage.resize(sent.width, sent.height);
@@ -89,6 +90,7 @@ async function send(file, signal) {
 /** The first focus: on the nearest person, else on the middle. */
 async function begin({ sent, before, labels }) {
   photo = sent;
+  stage.busy("photo", false);
   await stage.showBefore(before);
   await stage.setLabels(labels, photo.people.length);
   for (const part of element("panel").querySelectorAll("button, select, input")) part.disabled = false;
@@ -195,7 +197,7 @@ async function render() {
   hush();
   pull.close();
   const asked = parametersOf(aim);
-  stage.busy(true);
+  stage.busy("picture", true);
   if (aim.person) stage.mark(null);
   else stage.mark(aim);
   try {
@@ -211,10 +213,10 @@ async function render() {
     shot = asked;
     tell(done.answer, done.seconds);
     downloads.write();
-    stage.busy(false);
+    stage.busy("picture", false);
     await layers.update({ focusOnly: true });
   } catch (error) {
-    stage.busy(false);
+    stage.busy("picture", false);
     complain(error, mayHelp(error) ? render : null);
   }
 }

@@ -14,16 +14,16 @@ const OUTPUTS = {
   labels: "Map of people",
   all: "Everything, zipped",
 };
-const ROUTES = { depth: "Depth map", segmentation: "Mask of people" };
+const ROUTES = { depth: "Depth map", segmentation: "Mask of people", analyze: "Depth, mask and people" };
 const FORMATS = {
   same: "As the photo", jpeg: "JPEG", png: "PNG", png16: "PNG, 16 bits", webp: "WebP", avif: "AVIF", tiff: "TIFF", bmp: "BMP",
   gif: "GIF", npy: "NumPy (.npy)", npz: "NumPy (.npz)", exr: "OpenEXR", preview: "Colours (PNG)", json: "Numbers (JSON)",
-  zip: "Zip", ply: "Point cloud (PLY)", glb: "3D mesh (GLB)", cutout: "Cut-out (PNG)", multipart: "Multipart",
+  zip: "Zip", ply: "Point cloud (PLY)", glb: "3D mesh (GLB)", cutout: "Cut-out (PNG)",
 };
 const ENDINGS = {
   "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/avif": "avif", "image/tiff": "tif", "image/bmp": "bmp",
   "image/gif": "gif", "application/x-npy": "npy", "application/x-npz": "npz", "application/json": "json", "application/zip": "zip",
-  "image/x-exr": "exr", "image/aces": "exr", "model/gltf-binary": "glb", "application/ply": "ply", "model/ply": "ply",
+  "image/x-exr": "exr", "image/aces": "exr", "model/gltf-binary": "glb", "application/x-ply": "ply",
 };
 
 /** Routes that take one photo, with the formats they have: [{route, title, formats, fixed, aimed}]. */
@@ -36,13 +36,15 @@ export function offersOf(document_) {
     const parameters = Object.fromEntries((operation.parameters ?? []).map((one) => [one.name, one]));
     if (!parameters.format || (operation.parameters ?? []).some((one) => one.required)) continue;
     const route = path.slice(1);
-    if (operation["x-formats"]) {
+    if (operation["x-formats"] && parameters.output) {
       for (const [output, formats] of Object.entries(operation["x-formats"])) {
         const all = output === "image" ? ["same", ...formats] : formats;
         offers.push({ route, title: OUTPUTS[output] ?? output, formats: all, fixed: output === "image" ? {} : { output }, aimed: true });
       }
     } else {
-      const formats = parameters.format.schema.enum ?? parameters.format.schema.anyOf?.find((one) => one.enum)?.enum ?? [];
+      const { schema } = parameters.format;
+      const all = schema.enum ?? schema.anyOf?.find((one) => one.enum)?.enum ?? [];
+      const formats = all.filter((name) => name !== "multipart"); // no file that anybody could open
       offers.push({ route, title: ROUTES[route] ?? operation.summary, formats, fixed: {}, aimed: false });
     }
   }

@@ -38,7 +38,7 @@ export class Pull {
     this.close();
     this.#name = name;
     say("Moving the focus, frame by frame…");
-    this.stage.busy(true);
+    this.stage.busy("pull", true);
     element("pull-start").disabled = true;
     try {
       const answer = await this.#latest.run((signal) => this.ask(aim, signal));
@@ -53,7 +53,7 @@ export class Pull {
       this.fail(error);
     } finally {
       element("pull-start").disabled = false;
-      this.stage.busy(false);
+      this.stage.busy("pull", false);
     }
   }
 

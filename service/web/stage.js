@@ -20,6 +20,7 @@ export class Stage {
   #tag = document.getElementById("tag");
   #wipe = document.getElementById("wipe");
   #wipeAt = document.getElementById("wipe-at");
+  #busy = new Set();
   #labels = null;
   #outlines = new Map();
   #shown = null;
@@ -141,9 +142,12 @@ export class Stage {
     this.#divide();
   }
 
-  busy(on) {
-    document.getElementById("progress").hidden = !on;
-    this.#frame.setAttribute("aria-busy", String(on));
+  /** Somebody (`who`) has begun work, or has ended it; there may be others. */
+  busy(who, on) {
+    if (on) this.#busy.add(who);
+    else this.#busy.delete(who);
+    document.getElementById("progress").hidden = this.#busy.size === 0;
+    this.#frame.setAttribute("aria-busy", String(this.#busy.size > 0));
   }
 
   #divide() {

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 from crowds import CrowdClient
 from PIL import Image
+from playwright.sync_api import Browser, Error, Page, Request, expect, sync_playwright
 from running import RunningGateway
-
-playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "service" / "web" / "example.webp"
@@ -26,17 +25,17 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 WAIT_MS = 60_000  # for one picture, on two cores that others use, too
 NETWORK_NOISE = "ERR_NETWORK_CHANGED"  # another container's network came or went on this machine
 
-playwright_api.expect.set_options(timeout=WAIT_MS)
+expect.set_options(timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt-get install chromium (make test does it when run as root)")
     flags = ["--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     if os.getuid() == 0:
         flags.append("--no-sandbox")  # Chromium's own sandbox refuses root; the pages are ours
-    with playwright_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield running
         running.close()
@@ -83,11 +82,11 @@ def gateway() -> Iterator[Callable[..., str]]:
 class Visit:
     """One tab, with what it has asked for and complained of."""
 
-    def __init__(self, page: Any, url: str) -> None:
+    def __init__(self, page: Page, url: str) -> None:
         self.page = page
         self.url = url
         self.complaints: list[str] = []
-        self.requests: list[Any] = []
+        self.requests: list[Request] = []
         self.expected: tuple[str, ...] = ()
         """What complaints may contain: the browser logs every answer from 400 up as an error."""
         page.on("console", self._listen)
@@ -104,7 +103,7 @@ class Visit:
                 self.page.goto(self.url, wait_until="load")
                 self.page.wait_for_selector("html[data-ready]", timeout=10_000)
                 return self
-            except playwright_api.Error as error:
+            except Error as error:
                 if NETWORK_NOISE not in str(error) and "Timeout" not in str(error):
                     raise
         raise AssertionError("the page does not load")
@@ -114,7 +113,7 @@ class Visit:
         return [request.url for request in self.requests if request.method == "POST" and f"/{path}" in request.url]
 
     def expect_status(self, text: str) -> None:
-        playwright_api.expect(self.page.locator("#status")).to_contain_text(text)
+        expect(self.page.locator("#status")).to_contain_text(text)
 
     def give(self, data: bytes, name: str = "photo.jpg", kind: str = "image/jpeg") -> None:
         self.page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": data})
@@ -160,11 +159,11 @@ class Visit:
     def settled(self) -> None:
         """Nothing is being rendered."""
         self.page.wait_for_timeout(150)  # longer than a slider has to rest
-        playwright_api.expect(self.page.locator("#progress")).to_be_hidden()
+        expect(self.page.locator("#progress")).to_be_hidden()
 
 
 @pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
+def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
     """Opens tabs; afterwards none may have complained, or have asked another host for anything."""
     visits: list[Visit] = []
     contexts = []

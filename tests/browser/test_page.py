@@ -149,8 +149,10 @@ def test_layers_and_the_wipe(visit: Open, real_url: str, photo: Image.Image) -> 
 
     tab.page.check("#compare")
     wipe = tab.page.get_by_role("slider", name="Before and after")
-    whole = shot(tab)
     wipe.focus()
+    tab.page.keyboard.press("ArrowRight")  # the ring of the focus is on both pictures
+    tab.page.keyboard.press("ArrowLeft")
+    whole = shot(tab)
     for _ in range(20):
         tab.page.keyboard.press("ArrowRight")
     expect(wipe).to_have_attribute("aria-valuetext", "70 % before, 30 % after")
@@ -302,10 +304,15 @@ def test_downloads_are_the_documents_and_curl_gives_the_same(
     assert titles[:3] == ["Refocused photo", "Depth map", "Mask of people"]
     assert len(titles) >= len(outputs) + 2
     for what, path in (("Depth map", "/depth"), ("Mask of people", "/segmentation")):
-        tab.page.select_option("#download-what", label=what)
         parameters = {one["name"]: one for one in document["paths"][path]["post"]["parameters"]}
-        listed = tab.page.locator("#download-format option").evaluate_all("all => all.map((one) => one.value)")
-        assert listed == parameters["format"]["schema"]["enum"]
+        assert formats_of(tab, what) == parameters["format"]["schema"]["enum"]
+    small = jpeg(photo.resize((160, 120)))
+    for what in titles:
+        for format in formats_of(tab, what):
+            tab.page.select_option("#download-format", format)
+            address = tab.page.inner_text("#curl").split("'")[-2]
+            answer = tab.page.request.post(address, data=small, headers={"Content-Type": "image/jpeg"})
+            assert answer.ok, f"{what} as {format}: {answer.text()[:300]}"
     tab.page.click(".chip >> text=Person 2")
     tab.expect_status("Person 2 is in focus")
     for what, format, name in (
@@ -325,6 +332,11 @@ def test_downloads_are_the_documents_and_curl_gives_the_same(
             (made,) = [path for path in tmp_path.iterdir() if path.name != "it's.jpg"]
             assert parts(made.read_bytes()) == parts(Path(saved.value.path()).read_bytes()), what
             made.unlink()
+
+
+def formats_of(tab: object, what: str) -> list[str]:
+    tab.page.select_option("#download-what", label=what)
+    return tab.page.locator("#download-format option").evaluate_all("all => all.map((one) => one.value)")
 
 
 def parts(data: bytes) -> dict[str, bytes]:
