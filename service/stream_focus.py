@@ -49,7 +49,7 @@ class FocusWork:
         maps = {DEPTH: seen.analysis.inverse_depth(), PERSON: matte.probability(seen.analysis.native(PERSON))}
         step = self._memory.step(seen, maps, query)
         photo = resize(seen.photo, seen.size)
-        scene = self._scene(seen, step, photo, anew=step.reset is not None or query.steady == "off")
+        scene = self._scene(seen, step, photo, query)
         wish = Wish(_scaled(query.aim, seen), query.mode, query.aims)
         with self._memory.lock:
             focus = self._follower.focus(scene, photo, wish, query.transition, cut=step.reset is not None)
@@ -58,13 +58,17 @@ class FocusWork:
         said = said_of(seen.analysis.prediction, step) | {"focus": _report(scene, focus, tracking)}
         return Exposure(scene, focus, lens), said
 
-    def _scene(self, seen: Look, step: Step, photo: NDArray[np.uint8], *, anew: bool) -> FocusScene:
+    def _scene(self, seen: Look, step: Step, photo: NDArray[np.uint8], query: StreamQuery) -> FocusScene:
+        anew = step.reset is not None or query.steady == "off"
         nearness = step.maps[DEPTH]
         with self._memory.lock:
             low, high = self._range.follow(float(nearness.min()), float(nearness.max()), anew=anew)
         relative = np.clip((nearness - np.float32(low)) * np.float32(1 / max(high - low, 1e-9)), 0, 1)
-        inverse_depth = depth.upsample_guided(relative, photo)
-        person = matte.upsample_guided(step.maps[PERSON], photo)
+        if query.sharp:
+            inverse_depth = depth.upsample_guided(relative, photo)
+            person = matte.upsample_guided(step.maps[PERSON], photo)
+        else:
+            inverse_depth, person = resize(relative, seen.size), resize(step.maps[PERSON], seen.size)
         scene = refocus.prepare(photo, inverse_depth, people.split(person, inverse_depth, photo))
         return FocusScene(
             scene=scene,

@@ -51,6 +51,7 @@ class StreamQuery(BaseModel):
     format: Annotated[str | None, Field(max_length=40)] = None
     quality: Annotated[int, Field(ge=1, le=100), Whole] = 85
     size: Literal["image", "native"] = "image"
+    edges: Literal["raw", "sharp"] = "raw"
     max_side: Annotated[Annotated[int, Field(ge=16, le=8192), Whole] | None, Field()] = None
     drop: Drop = "oldest"
     queue: Annotated[Annotated[int, Field(ge=1, le=16), Whole] | None, Field()] = None
@@ -77,6 +78,11 @@ class StreamQuery(BaseModel):
     def aims(self) -> int:
         """How many aims came before this one in the stream."""
         return self._aims
+
+    @property
+    def sharp(self) -> bool:
+        """Whether steps are put on the frame's edges, at the cost of most of the time."""
+        return self.edges == "sharp" and self.size == "image"
 
     @property
     def waiting(self) -> int:

@@ -122,7 +122,7 @@ class DepthWork:
 
     async def answer(self, context: RequestContext, data: bytes, query: StreamQuery) -> Answer:
         """See `Work.answer`."""
-        seen = await look(self._gateway, context, data, self._spec, query, whole=False)
+        seen = await look(self._gateway, context, data, self._spec, query, whole=query.sharp)
         pipeline = self._gateway.pipeline
         values, said = await pipeline.in_worker(context, "render", self._steady, seen, query)
         return await pipeline.in_worker(context, "encode", self._encode, values, said, query)
@@ -144,6 +144,8 @@ class DepthWork:
             "aligned": [step.scale, step.shift],
         }
         said = said_of(seen.analysis.prediction, step) | {"depth": about, "span": (low, high)}
+        if query.sharp:
+            return depth.upsample_guided(nearness, resize(seen.photo, seen.size)), said
         return resize(nearness, seen.size), said
 
     def _encode(self, nearness: FloatMap, said: dict[str, Any], query: StreamQuery) -> Answer:
@@ -179,13 +181,17 @@ class MatteWork:
 
     async def answer(self, context: RequestContext, data: bytes, query: StreamQuery) -> Answer:
         """See `Work.answer`."""
-        seen = await look(self._gateway, context, data, self._spec, query, whole=False)
+        seen = await look(self._gateway, context, data, self._spec, query, whole=query.sharp)
         return await self._gateway.pipeline.in_worker(context, "encode", self._encode, seen, query)
 
     def _encode(self, seen: Look, query: StreamQuery) -> Answer:
         own = matte.probability(seen.analysis.native(PERSON))
         step = self._memory.step(seen, {PERSON: own}, query)
-        person, offer = resize(step.maps[PERSON], seen.size), query.offer
+        person, offer = step.maps[PERSON], query.offer
+        if query.sharp:
+            person = matte.upsample_guided(person, resize(seen.photo, seen.size))
+        else:
+            person = resize(person, seen.size)
         levels = matte.to_uint8(person)
         if offer.format == "npy":
             body = codec.encode_npy(person)

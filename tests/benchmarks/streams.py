@@ -178,6 +178,7 @@ TASKS = {
     "depth, 640 x 480, JPEG preview": "task=depth&format=jpeg",
     "segmentation, 640 x 480, png": "task=segmentation",
     "focus, 640 x 480, JPEG": "task=focus",
+    "focus, 640 x 480, JPEG, edges=sharp": "task=focus&edges=sharp",
     "focus, max_side=384, JPEG": "task=focus&max_side=384",
 }
 
@@ -243,11 +244,12 @@ def page(said: str, rows: list[str], speeds: dict[str, tuple[float, float, float
     noise, step_cm = round(_NOISE * 255), round(_STEP_M * 100)
     return f"""# Frame streams
 
-`make bench-streams`: {said}. Rendered videos of {SIZE[1]} x {SIZE[0]} through the
-running gateway and the shipped network, as JPEG of quality 95, with noise of {noise} levels at middle gray and
-brightness drifting by {_DRIFT:.0%} either way: {STILL} frames standing still, {MOVING} with the camera moving
-{step_cm} cm a frame sideways, {MOVING} with one thing moving {_STEP_PX:.0f} pixels a frame. `steady=off` is every frame
-for itself, `on` is what a stream does.
+`make bench-streams`: {said}.
+
+Rendered videos of {SIZE[1]} x {SIZE[0]} through the running gateway and the shipped network, as JPEG of quality 95,
+with noise of {noise} levels at middle gray and brightness drifting by {_DRIFT:.0%} either way: {STILL} frames standing
+still, {MOVING} with the camera moving {step_cm} cm a frame sideways, {MOVING} with one thing moving {_STEP_PX:.0f}
+pixels a frame. `steady=off` is every frame for itself, `on` is what a stream does.
 
 ## Flicker and lag
 Flicker: mean absolute change from frame to frame where nothing moves, as a share of the map's range (2nd to 98th
