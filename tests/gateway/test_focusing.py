@@ -72,6 +72,23 @@ def test_who_stays_sharp(gateway: TestClient, query: dict[str, object], person: 
     assert f"{report['focus_depth']:.4f}" == answer.headers["x-focus-depth"]
 
 
+def sharpness(pixels: np.ndarray, place: tuple[slice, slice]) -> float:
+    """Variance of the Laplacian within a place."""
+    gray = cv2.cvtColor(pixels.astype(np.uint8), cv2.COLOR_RGB2GRAY)
+    return float(cv2.Laplacian(gray, cv2.CV_64F)[inner(place)].var())
+
+
+@pytest.mark.parametrize(("click", "kept", "lost"), [(ON_NEAR, NEAR, FAR), (ON_FAR, FAR, NEAR)], ids=["near", "far"])
+def test_detail_is_kept_on_the_clicked_person_and_lost_on_the_other_and_the_wall(
+    gateway: TestClient, click: dict[str, object], kept: tuple[slice, slice], lost: tuple[slice, slice]
+) -> None:
+    pixels = pixels_of(gateway.post("/focus", params=click | {"blur": 1, "mode": "subject"}, content=PHOTO))
+    wall = slice(4, 40), slice(4, 60)
+    assert sharpness(pixels, kept) == pytest.approx(sharpness(SENT, kept), rel=0.05)
+    for place in (lost, wall):
+        assert sharpness(pixels, place) < 0.3 * sharpness(SENT, place)
+
+
 def test_the_focus_is_on_the_persons_own_depth(gateway: TestClient) -> None:
     """The median of the core, wherever on the person the click is; and that of the first of several."""
     near, far = gateway.post("/focus?output=people", content=PHOTO).json()["people"]
