@@ -13,6 +13,7 @@ from service.negotiation import accept_header, choose
 from service.queries import DepthQuery
 from service.reading import Reading
 from service.routes.documentation import image_route
+from service.routes.examples import DEPTH_REPORT
 from service.routes.lock import KEYS, PhotoRoute
 
 router = APIRouter(tags=["photo"], route_class=PhotoRoute, dependencies=KEYS)
@@ -22,7 +23,7 @@ router = APIRouter(tags=["photo"], route_class=PhotoRoute, dependencies=KEYS)
     "/depth",
     summary="Depth map of a photo",
     response_class=Response,
-    **image_route("the depth map", sorted({offer.media_type for offer in OFFERS}), HEADERS),
+    **image_route("the depth map", sorted({offer.media_type for offer in OFFERS}), HEADERS, report=DEPTH_REPORT),
 )
 async def depth_map(request: Request, query: Annotated[DepthQuery, Query()], gateway: GatewayDependency) -> Response:
     """Relative inverse depth: 65535 in the default 16-bit PNG is the nearest pixel of this photo, 0 the farthest.

@@ -23,6 +23,7 @@ from service.maps import OwnMaps
 from service.negotiation import Offer, accept_header, choose
 from service.pipeline import FocusScene
 from service.routes.documentation import image_route
+from service.routes.examples import PEOPLE_REPORT
 from service.routes.lock import KEYS, PhotoRoute
 from service.schemas import FocusQuery
 from service.upload import Parts, photo_of, request_body
@@ -90,7 +91,11 @@ class _Wish:
 
 
 _DOCUMENTED = image_route(
-    "the refocused photo, or what `output` names", _MEDIA_TYPES, _HEADERS, request_body(_MAPS, required=False)
+    "the refocused photo, or what `output` names",
+    _MEDIA_TYPES,
+    _HEADERS,
+    request_body(_MAPS, required=False),
+    report=PEOPLE_REPORT,
 )
 _DOCUMENTED["openapi_extra"]["x-formats"] = _FORMATS  # which `format` goes with which `output`: JSON Schema cannot say
 

@@ -13,6 +13,7 @@ from service.people_answers import CUTOUT_OFFERS, HEADERS, MASK_OFFERS, people_f
 from service.queries import SegmentationQuery
 from service.reading import Reading
 from service.routes.documentation import image_route
+from service.routes.examples import MASK_REPORT
 from service.routes.lock import KEYS, PhotoRoute
 
 router = APIRouter(tags=["photo"], route_class=PhotoRoute, dependencies=KEYS)
@@ -24,7 +25,9 @@ OFFERS = MASK_OFFERS + CUTOUT_OFFERS
     "/segmentation",
     summary="Matte of the people in a photo, or the people cut out",
     response_class=Response,
-    **image_route("the matte, 255 = person", sorted({offer.media_type for offer in OFFERS}), HEADERS),
+    **image_route(
+        "the matte, 255 = person", sorted({offer.media_type for offer in OFFERS}), HEADERS, report=MASK_REPORT
+    ),
 )
 async def segmentation(
     request: Request, query: Annotated[SegmentationQuery, Query()], gateway: GatewayDependency

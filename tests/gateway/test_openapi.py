@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
 from starlette.testclient import TestClient
 
 from service.app import create_app
+from service.schemas import DepthReport, MaskReport, PeopleReport, Problem
 from service.settings import Settings
 
 APP = create_app(Settings(canary_period_s=60), FakeDepthClient())
@@ -65,3 +66,29 @@ def test_document_is_the_committed_one(update_golden: bool) -> None:
     if update_golden:
         path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     assert json.loads(path.read_text()) == document, "the API changed: look, then run pytest --update-golden"
+
+
+def test_every_refusal_has_an_example_of_its_status() -> None:
+    """Of each route and status: the problem documents shown are such documents, with a code of the table."""
+    document = APP.openapi()
+    shown = 0
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                if int(status) < 400:
+                    continue
+                (content,) = answer["content"].values()
+                assert content["examples"], (path, status)
+                for code, example in content["examples"].items():
+                    problem = Problem.model_validate(example["value"])
+                    assert (problem.status, problem.code) == (int(status), code), path
+                    assert code in KNOWN_CODES
+                    shown += 1
+                assert ("Retry-After" in answer["headers"]) == (status in ("429", "503"))
+    assert shown > 50
+
+
+def test_json_answers_have_an_example() -> None:
+    for path, report in (("/depth", DepthReport), ("/segmentation", MaskReport), ("/focus", PeopleReport)):
+        content = APP.openapi()["paths"][path]["post"]["responses"]["200"]["content"]
+        report.model_validate(content["application/json"]["example"])
