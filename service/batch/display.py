@@ -51,6 +51,8 @@ class Display:
             self._failed += 1
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
             self.line(f"{outcome.input}: {outcome.code}: {outcome.detail}")
+        else:
+            self._bar.refresh()  # tqdm's own sense of time leaves out what comes quickly, and the next one may be slow
 
     def advance(self) -> None:
         """One frame is done."""
