@@ -64,4 +64,19 @@ def ended(context: RequestContext, route: str, code: int | None, counts: Mapping
         seconds: it was open.
     """
     said = " ".join(f"{name}={count}" for name, count in counts.items())
-    logger.info("%s closed %s after %.1fs %s id=%s", route, code or "by client", seconds, said, context.request_id)
+    fields = {
+        "route": route,
+        "closed": code,
+        "seconds": round(seconds, 3),
+        "frames": dict(counts),
+        "request_id": context.request_id,
+    }
+    logger.info(
+        "%s closed %s after %.1fs %s id=%s",
+        route,
+        code or "by client",
+        seconds,
+        said,
+        context.request_id,
+        extra={FIELDS: fields},
+    )

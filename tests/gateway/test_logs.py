@@ -5,6 +5,8 @@ import logging
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from fakes import FakeDepthClient, encoded, picture
@@ -115,15 +117,25 @@ class Kept(logging.Handler):
         self.said.append(json.loads(self.format(record)))
 
 
-def test_the_access_log_says_how_a_request_went_and_not_whose_it_was(
-    gateway: TestClient, client_of_triton: FakeDepthClient, photo: bytes
-) -> None:
+@contextmanager
+def kept_log() -> Iterator[Kept]:
+    """The service's records from `info` on, while the block runs."""
     kept = Kept()
     logger = logging.getLogger("depthlens")
     before = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(kept)
     try:
+        yield kept
+    finally:
+        logger.removeHandler(kept)
+        logger.setLevel(before)
+
+
+def test_the_access_log_says_how_a_request_went_and_not_whose_it_was(
+    gateway: TestClient, client_of_triton: FakeDepthClient, photo: bytes
+) -> None:
+    with kept_log() as kept:
         files = {"image": ("my-holiday.png", photo, "image/png")}
         headers = {"X-Request-Id": "asked-7", "X-API-Key": "dl_secret", "User-Agent": "spy/1"}
         gateway.post("/depth?points=3,4", files=files, headers=headers)
@@ -133,9 +145,6 @@ def test_the_access_log_says_how_a_request_went_and_not_whose_it_was(
 
         client_of_triton.hook = fails
         gateway.post("/depth", content=encoded(picture(80, 60)), headers={"X-Request-Id": "asked-8"})
-    finally:
-        logger.removeHandler(kept)
-        logger.setLevel(before)
     about = [line for line in kept.said if line.get("request_id") == "asked-7"]
     [access] = [line for line in about if line["logger"] == "depthlens.access"]
     assert {key: access[key] for key in ("method", "route", "status", "code")} == {
@@ -153,6 +162,18 @@ def test_the_access_log_says_how_a_request_went_and_not_whose_it_was(
     assert "not foreseen" in str(failure["exception"])
     for secret in ("holiday", "dl_secret", "spy/1", "testclient", "points"):
         assert secret not in str(about)
+
+
+def test_the_end_of_a_stream_is_counted_in_the_log(gateway: TestClient, photo: bytes) -> None:
+    with kept_log() as kept:
+        with gateway.websocket_connect("/frames?task=depth&drop=none", headers={"X-Request-Id": "film"}) as stream:
+            stream.receive_json()
+            stream.send_bytes(photo)
+            assert stream.receive_json()["type"] == "result"
+            stream.receive_bytes()
+    [end] = [line for line in kept.said if "closed" in line]
+    assert (end["route"], end["request_id"]) == ("/frames", "film")
+    assert end["frames"] == {"frames": 1, "results": 1, "errors": 0, "dropped": 0}
 
 
 def test_the_process_logs_as_it_is_told() -> None:
