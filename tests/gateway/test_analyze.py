@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from email.message import Message
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from fakes import FakeDepthClient, encoded, picture
@@ -17,6 +18,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from service.app import create_app
+from service.clients import hash_of
 from service.errors import ModelFailed
 from service.settings import Settings
 
@@ -222,6 +224,41 @@ def test_no_more_at_once_than_there_are_places(client_of_triton: FakeDepthClient
         found = items(gateway.post("/batch?outputs=mask", files=sent(crowd(8))))
     assert [item["status"] for item in found] == [200] * 8
     assert most == 2, "two at once, which Triton's batcher joins, and never more"
+
+
+def test_a_batch_lets_others_have_their_turn(client_of_triton: FakeDepthClient, photo: bytes) -> None:
+    """One place, a batch of four, and somebody else's photo while the first of them is worked on: it is the next."""
+
+    async def scenario() -> tuple[httpx2.Response, httpx2.Response]:
+        begun, go = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            begun.set()
+            await go.wait()
+
+        client_of_triton.hook = hold
+        hashes = tuple(hash_of(key) for key in ("one", "other"))
+        app = create_app(Settings(max_inflight=1, canary_period_s=60, api_key_hashes=hashes), client_of_triton)
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as client:
+            many = client.post("/batch?outputs=people", files=sent(crowd(4)), headers={"X-API-Key": "one"})
+            batch = asyncio.create_task(many)
+            await begun.wait()
+            headers = {"X-API-Key": "other", "Content-Type": "image/png"}
+            other = asyncio.create_task(client.post("/segmentation", content=photo, headers=headers))
+            gateway = app.state.gateway
+            while not gateway.metrics.waiting._value.get():
+                await asyncio.sleep(0)
+            go.set()
+            answers = await other, await batch
+            await gateway.pipeline.close()
+            return answers
+
+    other, batch = asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert other.status_code == 200
+    assert [item["status"] for item in items(batch)] == [200] * 4
+    models = [model for model, _ in client_of_triton.calls]
+    assert models == ["focus", "focus_on_depth", "focus", "focus", "focus"]
 
 
 def test_each_photo_counts_towards_the_rate_of_its_client(client_of_triton: FakeDepthClient) -> None:
