@@ -16,6 +16,8 @@ FORBIDDEN = {
     "service/contract.py": ("numpy", "cv2", "service", "fastapi", "tritonclient"),
     "service/imaging": ("fastapi", "starlette", "tritonclient", "pydantic"),
     "service/routes": ("tritonclient", "openvino"),
+    "service/client": ("fastapi", "starlette", "tritonclient", "pydantic", "uvicorn"),
+    "service/batch": ("fastapi", "starlette", "tritonclient", "uvicorn"),
     "service/embedded": ("fastapi", "starlette", "uvicorn"),
     "training": ("fastapi", "starlette", "tritonclient", "uvicorn"),
     "training/models": ("training.data", "training.trainer", "training.config"),
@@ -26,6 +28,8 @@ FORBIDDEN = {
 }
 # who -> the only modules of `service` it may import
 ALLOWED_OF_SERVICE = {
+    "service/client": ("service.client", "service.__version__"),
+    "service/batch": ("service.client", "service.batch"),
     "service/imaging": ("service.imaging", "service.contract"),
     "training": ("service.imaging", "service.contract"),
     "model_repository": ("service.imaging", "service.contract"),
