@@ -18,6 +18,7 @@ from training.start import FirstWeights
 from training.trainer import Run, make_sampler
 
 _SMOOTHING = 0.9  # of the exponential mean
+_UNSETTLED = 10  # steps until the mean is one of about ten losses; before, it moves by chance
 _TOO_MUCH = 4.0  # times the lowest smoothed loss, where the test ends
 
 
@@ -30,11 +31,15 @@ class Curve:
 
     @property
     def steepest(self) -> float:
-        """The rate at which the loss falls fastest over the logarithm of the rate."""
-        if len(self.rates) < 3:
-            raise TrainingError(f"the range test made {len(self.rates)} steps: at least 3 are needed")
-        slopes = np.gradient(np.array(self.losses), np.log(self.rates))
-        return self.rates[int(slopes.argmin())]
+        """The rate at which the loss falls fastest over the logarithm of the rate, seen over a fifth of the steps."""
+        count = len(self.rates)
+        if count < 3:
+            raise TrainingError(f"the range test made {count} steps: at least 3 are needed")
+        reach = max(1, count // 10)
+        first = min(_UNSETTLED, count - 1 - 2 * reach) if count > 2 * _UNSETTLED else 0
+        losses, places = np.array(self.losses[first:]), np.log(self.rates[first:])
+        slopes = (losses[2 * reach :] - losses[: -2 * reach]) / (places[2 * reach :] - places[: -2 * reach])
+        return self.rates[first + reach + int(slopes.argmin())]
 
 
 def range_test(

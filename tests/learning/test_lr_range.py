@@ -15,6 +15,15 @@ def test_the_steepest_rate_is_where_the_loss_falls_fastest():
         _ = Curve(rates[:2], [1.0, 1.0]).steepest
 
 
+def test_chance_in_the_first_losses_and_between_two_steps_is_not_taken_for_learning():
+    rates = [10 ** (-6 + k / 10) for k in range(60)]
+    # falls from step 30 to 40, by 0.05 a step
+    losses = [4.0 - 0.05 * min(max(k - 30, 0), 10) for k in range(60)]
+    losses[0], losses[1] = 6.0, 5.0
+    losses[50] += 0.1
+    assert rates[29] < Curve(rates, losses).steepest < rates[41]
+
+
 def test_rates_grow_by_a_factor_and_too_much_ends_the_test(tiny, bank, tmp_path):
     curve = range_test(tiny, bank, FirstWeights(), lowest=1e-6, highest=1e6, steps=7)
     assert 3 <= len(curve.rates) <= 7
