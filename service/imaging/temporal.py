@@ -109,9 +109,9 @@ class Sequence:
             InvalidMap: a map without one finite value.
         """
         given = {name: finite(values) for name, values in maps.items()}
-        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        brightness: FloatMap = cv2.blur(gray.astype(np.float32), (_BLUR_PX, _BLUR_PX))
-        small: FloatMap = cv2.resize(brightness, (_CUT_SIDE_PX, _CUT_SIDE_PX), interpolation=cv2.INTER_AREA)
+        gray: NDArray[Any] = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        brightness: NDArray[Any] = cv2.blur(gray.astype(np.float32), (_BLUR_PX, _BLUR_PX))
+        small: NDArray[Any] = cv2.resize(brightness, (_CUT_SIDE_PX, _CUT_SIDE_PX), interpolation=cv2.INTER_AREA)
         reset = self._reset_because(brightness, small, source)
         if reset is not None or self._brightness is None:
             self._begin(given)
@@ -224,7 +224,9 @@ def _change(before: FloatMap, after: FloatMap, noise: float) -> FloatMap:
     apart = np.abs(after * np.float32(gain) + np.float32(offset) - before)
     level = noise * 2**0.5 / _BLUR_PX * 2  # of the difference of two blurred pictures; their noise is not quite white
     change = _ramp(apart, _PICTURE_SIGMAS[0] * level, _PICTURE_SIGMAS[1] * level)
-    spread: FloatMap = cv2.blur(cv2.dilate(change, np.ones((_SPREAD_PX, _SPREAD_PX), np.uint8)), (_BLUR_PX, _BLUR_PX))
+    spread: NDArray[Any] = cv2.blur(
+        cv2.dilate(change, np.ones((_SPREAD_PX, _SPREAD_PX), np.uint8)), (_BLUR_PX, _BLUR_PX)
+    )
     return spread
 
 
