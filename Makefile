@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-scale export train-smoke compare compose-test kube-lint kube-test clean
+.PHONY: help serve test chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-streams bench-scale export train-smoke compare compose-test kube-lint kube-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ bench-refocus: $(VENV)/.test ## Refocused pictures against ray-traced truth, int
 	$(BIN)/python -m tests.benchmarks.refocus --out docs/results/refocus.md
 
 bench-streams: $(VENV)/.test ## Flicker, lag and speed of frame streams on rendered videos, into docs/results/streams.md
-	$(BIN)/python -m tests.benchmarks.streams
+	$(BIN)/python -m tests.benchmarks.streams $(if $(wildcard $(DATA)/assets3d),--assets $(DATA)/assets3d)
 
 bench-overload: $(VENV)/.test ## Ten times the load that can be served, and a greedy client, into docs/results/overload.md
 	$(BIN)/python -m tests.benchmarks.overload

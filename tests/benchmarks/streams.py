@@ -35,7 +35,7 @@ from .request import gateway
 
 Floats = npt.NDArray[np.float32]
 
-SCENES = {"room": 11, "close_person": 12, "street": 13}
+SCENES = {"room": 11, "close_person": 12}
 SIZE = (288, 384)
 STILL, MOVING = 24, 16
 SETTLED = 8
@@ -249,7 +249,8 @@ def page(said: str, rows: list[str], speeds: dict[str, tuple[float, float, float
 Rendered videos of {SIZE[1]} x {SIZE[0]} through the running gateway and the shipped network, as JPEG of quality 95,
 with noise of {noise} levels at middle gray and brightness drifting by {_DRIFT:.0%} either way: {STILL} frames standing
 still, {MOVING} with the camera moving {step_cm} cm a frame sideways, {MOVING} with one thing moving {_STEP_PX:.0f}
-pixels a frame. `steady=off` is every frame for itself, `on` is what a stream does.
+pixels a frame. `steady=off` is every frame for itself, `on` is what a stream does. The scenes are made of CC0 models and
+textures where there are any (`--assets`), else of drawn ones.
 
 ## Flicker and lag
 Flicker: mean absolute change from frame to frame where nothing moves, as a share of the map's range (2nd to 98th
@@ -267,7 +268,8 @@ The aim: on / off at most 0.5, lag less than 1.
 
 ## Speed
 One stream, JPEG frames of 640 x 480, two on their way at any time. Time to answer is the sum of the stages of one frame
-without its wait for the one before. The load beside the run is in the first line.
+without its wait for the one before. Where the first line states a load above the number of cores, other work ran
+beside, and these are figures of a busy machine.
 
 | task | frames/s | time to answer, median ms | 95 % ms |
 |---|---|---|---|

@@ -7,6 +7,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -397,7 +398,7 @@ def test_frames_above_a_clients_rate_wait_and_are_not_refused(start: Start) -> N
     gateway = start(rate_limit_per_s=0.5)
     with streaming(gateway.address, NATIVE) as stream:
         clients = gateway.app.state.gateway.clients
-        with pytest.raises(TooManyRequests):
+        with suppress(TooManyRequests):
             while True:
                 clients.count("127.0.0.1")
         stream.send(FRAME)
