@@ -19,6 +19,7 @@ from service.client.errors import (
     TimedOut,
     TooManyRequests,
     Unavailable,
+    UnexpectedAnswer,
     problem_of,
 )
 
@@ -29,6 +30,7 @@ _LONGEST_PAUSE_S: Final = 8.0
 _JITTER: Final = 0.25
 _LEAST_JITTER_S: Final = 0.1
 _LONGEST_RETRY_AFTER_S: Final = 3600.0
+_REQUEST_ID: Final = "x-request-id"  # in every answer of Depthlens; a portal's log-in page has none
 _REPEATABLE: Final = frozenset({"/depth", "/segmentation", "/focus", "/analyze", "/batch"})
 
 
@@ -132,6 +134,7 @@ def exchange(call: Call, policy: Policy) -> Steps[Answer]:
         Problem: refused for good, or still when attempts or time were over.
         ConnectionFailed: nobody answers.
         TimedOut: the time is over.
+        UnexpectedAnswer: somebody else answers.
     """
     deadline = policy.clock() + policy.timeout_s
     last: ClientError | None = None
@@ -144,7 +147,11 @@ def exchange(call: Call, policy: Policy) -> Steps[Answer]:
             raise TimedOut(f"no answer within {policy.timeout_s:g} s") from last
         reply = yield Send(call, remaining_s)
         assert reply is not None  # only a pause has none
-        if isinstance(reply, Answer) and reply.status < 400:
+        if isinstance(reply, Answer) and 200 <= reply.status < 300:
+            if _REQUEST_ID not in reply.headers:
+                raise UnexpectedAnswer(
+                    f"answered {reply.status}, but not as Depthlens does: no {_REQUEST_ID} in its head"
+                )
             return reply
         error, again = _judge(call, policy, reply)
         if isinstance(reply, Failure) and reply.timed_out and policy.clock() >= deadline:

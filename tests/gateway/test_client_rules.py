@@ -34,7 +34,7 @@ from service.problems import written
 
 DEPTH = Call("POST", "/depth", content=b"photo")
 STEREO = Call("POST", "/stereo", content=b"pair")
-FINE = Answer(200, {}, b"map")
+FINE = Answer(200, {"x-request-id": "abc"}, b"map")
 
 
 def refusal(status: int, code: str, retry_after: str | None = None) -> Answer:
@@ -149,6 +149,21 @@ def test_only_what_is_safe_and_may_help_is_tried_again(call: Call, reply: Answer
     result, pauses, _ = play(call, [reply, FINE], policy_on(clock), clock)
     assert (result is FINE) == again
     assert bool(pauses) == again
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, {"content-type": "text/html"}, b"<h1>Log in</h1>"),
+        Answer(302, {"location": "https://login.example"}, b""),
+        Answer(304, {}, b""),
+    ],
+)
+def test_somebody_elses_success_is_none(answer: Answer) -> None:
+    clock = Clock()
+    result, pauses, _ = play(DEPTH, [answer, FINE], policy_on(clock), clock)
+    assert isinstance(result, errors.UnexpectedAnswer)
+    assert not pauses
 
 
 def test_parallel_calls_of_one_client_rest_together() -> None:
