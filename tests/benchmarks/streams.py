@@ -249,8 +249,8 @@ def page(said: str, rows: list[str], speeds: dict[str, tuple[float, float, float
 Rendered videos of {SIZE[1]} x {SIZE[0]} through the running gateway and the shipped network, as JPEG of quality 95,
 with noise of {noise} levels at middle gray and brightness drifting by {_DRIFT:.0%} either way: {STILL} frames standing
 still, {MOVING} with the camera moving {step_cm} cm a frame sideways, {MOVING} with one thing moving {_STEP_PX:.0f}
-pixels a frame. `steady=off` is every frame for itself, `on` is what a stream does. The scenes are made of CC0 models and
-textures where there are any (`--assets`), else of drawn ones.
+pixels a frame. `steady=off` is every frame for itself, `on` is what a stream does. The scenes are made of CC0 models
+and textures where there are any (`--assets`), else of drawn ones.
 
 ## Flicker and lag
 Flicker: mean absolute change from frame to frame where nothing moves, as a share of the map's range (2nd to 98th
