@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-streams bench-scale export train-smoke compare compose-test kube-lint kube-test clean
+.PHONY: help serve test chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-served bench-streams bench-scale export train-smoke compare compose-test kube-lint kube-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-scale: $(VENV)/.test ## One gateway and Triton against two of each behind 
 	@if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null && ! command -v haproxy >/dev/null; then \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends haproxy; fi
 	$(BIN)/python -m tests.benchmarks.scale
+
+bench-served: $(VENV)/.test ## Every monocular system, full size, exported and asked through Triton, into docs/results/served.md
+	$(BIN)/python -m tests.benchmarks.served
 
 export: $(VENV)/.test ## Export a checkpoint into the model repository: make export CHECKPOINT=runs/.../last.pt [MODEL=depth_...]
 	$(BIN)/python -m training export --checkpoint $(CHECKPOINT) $(if $(MODEL),--model $(MODEL))
