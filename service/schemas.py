@@ -156,8 +156,8 @@ class FocusQuery(Query):
         Literal["image", "alpha", "coc", "depth", "people", "labels", "all"],
         Field(
             description="the photo; matte of those kept sharp; signed circle of confusion; inverse depth; who there is "
-            "(JSON); whom a click would pick (PNG: 0 = nobody, otherwise `id` + 1); or a zip of all but that. `people`, "
-            "`labels` and `depth` need no click"
+            "(JSON); whom a click would pick (PNG: 0 = nobody, otherwise `id` + 1); or a zip of all but that. "
+            "`people`, `labels` and `depth` need no click"
         ),
     ] = "image"
     max_side: Annotated[
