@@ -46,7 +46,8 @@ def _plain(rng: np.random.Generator, number: int, tiles: list[Bytes]) -> Bytes:
     # stains, or else every repetition of the tile would look the same to a matcher
     stains = noise(rng, SIDE_PX, octaves=7, roughness=float(rng.uniform(0.6, 0.95)))[..., None]
     tint = rng.uniform(0.6, 1.4, 3)
-    return np.clip(ground * (0.45 + 1.1 * stains) * tint, 0, 255).astype(np.uint8)
+    plain: Bytes = np.clip(ground * (0.45 + 1.1 * stains) * tint, 0, 255).astype(np.uint8)
+    return plain
 
 
 def _other(rng: np.random.Generator, number: int) -> Bytes:
@@ -56,15 +57,15 @@ def _other(rng: np.random.Generator, number: int) -> Bytes:
     if kind == 0:  # camouflage
         picture = colours[np.digitize(field, [0.35, 0.5, 0.6, 0.7])]
     elif kind == 1:  # bent stripes
-        x = np.arange(SIDE_PX) / SIDE_PX
-        picture = colours[(np.sin(2 * np.pi * (rng.integers(6, 20) * x[None] + 4 * field)) > 0).astype(int)]
+        across = np.arange(SIDE_PX) / SIDE_PX
+        picture = colours[(np.sin(2 * np.pi * (rng.integers(6, 20) * across[None] + 4 * field)) > 0).astype(int)]
     elif kind == 2:  # dots
         canvas = np.full((SIDE_PX, SIDE_PX, 3), colours[0], np.uint8)
         for _ in range(int(rng.integers(80, 400))):
             x, y, radius = (int(value) for value in rng.integers((0, 0, 3), (SIDE_PX, SIDE_PX, 22)))
             colour = [int(value) for value in rng.integers(0, 256, 3)]
             cv2.circle(canvas, (x, y), radius, colour, -1, cv2.LINE_AA)
-        picture = canvas
+        picture = canvas.astype(np.int64)
     else:  # uneven checks
         edges = np.sort(rng.random((2, int(rng.integers(12, 40)))), axis=1)
         rows, columns = (np.searchsorted(edge, np.arange(SIDE_PX) / SIDE_PX) for edge in edges)
