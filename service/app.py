@@ -27,7 +27,7 @@ from service.pipeline import Pipeline
 from service.problems import handle
 from service.replicas import RESOLVE_PERIOD_S, Replicas
 from service.rollout import Rollout
-from service.routes import admin, analyze, depth, focus, frames, health, models, page, segmentation
+from service.routes import admin, analyze, depth, focus, frames, health, models, page, segmentation, stereo
 from service.routes.lock import PhotoRoute
 from service.scenes import Scenes
 from service.settings import Settings
@@ -36,7 +36,7 @@ from service.tracing import Tracer
 from service.triton_admin import metadata, read
 from service.upload import UploadMemory
 
-_MODULES = (depth, segmentation, focus, analyze, models, health)
+_MODULES = (depth, segmentation, focus, analyze, stereo, models, health)
 
 _DESCRIPTION = """Depth maps, person mattes and refocused photos.
 

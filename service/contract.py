@@ -14,7 +14,7 @@ from typing import Any, Literal
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
-Task = Literal["depth", "segmentation", "focus"]
+Task = Literal["depth", "segmentation", "focus", "stereo"]
 
 NETWORK_SIZES: tuple[Size, ...] = (
     (320, 320),
@@ -110,6 +110,35 @@ _FOCUS = ModelSpec(
 MODELS = MappingProxyType({spec.name: spec for spec in (_FOCUS_ON_DEPTH, _FOCUS)})
 """The models that every repository has, by name."""
 
+LEFT = TensorSpec("left", "uint8", (-1, -1, 3), "sRGB, 0..255, rows top to bottom")
+RIGHT = TensorSpec("right", "uint8", (-1, -1, 3), "as left, of the same size, rectified to it")
+ADAPT = TensorSpec("adapt", "uint8", (1,), "0 none, 1 full, 2 mad")
+CHECKPOINT = TensorSpec("checkpoint", "uint8", (1,), "0 none, 1 save, 2 restore: of the sequence's weights")
+DISPARITY_PX = TensorSpec("disparity_px", "float32", (-1, -1), "columns that a point lies farther left in right, >= 0")
+ADAPTATION = TensorSpec(
+    "adaptation",
+    "float32",
+    (6,),
+    "loss (-1 = none), group (-1 = none, 0 = coarsest), frames, resets, reset (0 none, 1 loss, 2 worse, 3 not finite), "
+    "origin of the weights (0 kept, 1 new, 2 evicted, 3 restored)",
+)
+
+STEREO = ModelSpec(
+    name="stereo_madnet",
+    kind="network",
+    tasks=frozenset({"stereo"}),
+    inputs=(LEFT, RIGHT, ADAPT, CHECKPOINT),
+    outputs=(DISPARITY_PX, ADAPTATION),
+    depth_kind=None,
+    max_batch_size=1,
+    precision="float32",
+    description="MADNet: disparity of a rectified pair, adapting online to each sequence of pairs",
+    license="Apache-2.0 code; weights: those of whoever exported them",
+    sizes=(),
+)
+"""Optional: exported into a repository (`python -m training export --model stereo_madnet`), and the one model whose
+process needs torch."""
+
 MODEL_NAME = r"[a-z][a-z0-9_]{0,63}"
 """Of models beside those of `MODELS`; another name never reaches Triton."""
 
@@ -133,6 +162,8 @@ def spec_of(config: Mapping[str, Any]) -> ModelSpec:
         ValueError: it is not one of this service's: a type, a task or a parameter is missing or unknown.
     """
     name = str(config["name"])
+    if name == STEREO.name:  # its shapes are not a photo's
+        return STEREO
     said = {
         key.removeprefix(PARAMETER_PREFIX): str(value.get("string_value", ""))
         for key, value in config.get("parameters", {}).items()

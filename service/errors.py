@@ -19,7 +19,9 @@ DepthlensError
 │   ├── OutsideImage          outside_image
 │   ├── NotAPerson            not_a_person
 │   ├── UnknownPerson         unknown_person
-│   └── UnusableMap           invalid_map
+│   ├── UnusableMap           invalid_map
+│   ├── UnusablePair          size_mismatch, identical_pair, pair_too_small, not_rectified, swapped_pair
+│   └── NoSavedState          no_saved_state
 ├── TooManyRequests 429       too_many_requests
 ├── UpgradeRequired 426       upgrade_required
 ├── TooManyStreams 429        too_many_streams
@@ -236,6 +238,20 @@ class UnusableMap(InvalidParameter):
 
     title = "Map not usable"
     code = "invalid_map"
+
+
+class UnusablePair(InvalidParameter):
+    """422: two pictures that are no rectified pair, left and right."""
+
+    title = "Not a stereo pair"
+    code = "not_rectified"
+
+
+class NoSavedState(InvalidParameter):
+    """422: weights of a sequence to be restored that were never saved, or to be saved where none are kept."""
+
+    title = "No saved state"
+    code = "no_saved_state"
 
 
 class TooManyRequests(DepthlensError):

@@ -7,11 +7,11 @@ The only module that sees tritonclient, so the only place where Triton's errors 
 import asyncio
 import json
 import re
+import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,14 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from service import tracing
-from service.contract import MODEL_NAME, MODELS, ModelSpec, TensorSpec, spec_of
+from service.contract import ADAPT, CHECKPOINT, LEFT, MODEL_NAME, MODELS, RIGHT, STEREO, ModelSpec, TensorSpec, spec_of
+from service.depth_client import Adapt, Checkpoint, Pair
+from service.depth_client import DepthClient as DepthClient
+from service.depth_client import Image as Image
+from service.depth_client import Prediction as Prediction
+from service.depth_client import ServedModel as ServedModel
 from service.errors import ContractViolation, DeadlineExceeded, ModelFailed, ModelUnavailable, UnknownModel
-from service.triton_errors import VersionGone, translate
-
-Image = NDArray[np.uint8]
+from service.triton_errors import SequenceNotStarted, VersionGone, translate
 
 CHANNEL_ARGUMENTS: tuple[tuple[str, int], ...] = (
     # tritonclient replaces its own arguments by ours, also its 2 GiB message limits: gRPC's 4 MiB would be left.
@@ -46,84 +49,6 @@ CHANNEL_ARGUMENTS: tuple[tuple[str, int], ...] = (
 _MICROSECONDS = 1_000_000
 _INFER = "inference.GRPCInferenceService/ModelInfer"
 _CONTROL_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a model answered for one image.
-
-    Args:
-        outputs: float32 arrays by tensor name, without a batch axis, finite; units as in the contract.
-        model: name of the model.
-        version: the version that answered.
-    """
-
-    outputs: dict[str, NDArray[np.float32]]
-    model: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """One version of a model as the server has it now; `version` is empty where it has none."""
-
-    name: str
-    version: str
-    ready: bool
-    spec: ModelSpec | None = None
-    """Of a model that is not in `MODELS`."""
-
-
-class DepthClient(Protocol):
-    """Where inferences go: Triton in production, a fake in tests."""
-
-    async def infer(
-        self,
-        model: str,
-        image: Image,
-        *,
-        outputs: Sequence[str] | None = None,
-        timeout_s: float,
-        request_id: str | None = None,
-    ) -> Prediction:
-        """Run `model` on one image.
-
-        Args:
-            model: its name.
-            image: uint8 sRGB, (height, width, 3).
-            outputs: names of the outputs wanted; None: all.
-            timeout_s: deadline of the call, its wait in the server's queue included; above 0.
-            request_id: for the server's log.
-
-        Raises:
-            UnknownModel: as `spec`.
-            Overloaded, ModelUnavailable: another try later can succeed.
-            DeadlineExceeded: no answer within `timeout_s`.
-            ModelFailed: the model failed or answered values that are not finite.
-            ContractViolation: server and contract disagree about tensors.
-        """
-        ...
-
-    async def spec(self, model: str) -> ModelSpec:
-        """What a model takes and gives.
-
-        Raises:
-            UnknownModel: the server has none of that name that says what it takes and gives.
-            ModelUnavailable, DeadlineExceeded: the server cannot be asked.
-        """
-        ...
-
-    async def is_ready(self, model: str) -> bool:
-        """What the server says of the model; it says yes of one whose process died. Never raises."""
-        ...
-
-    async def served_models(self) -> list[ServedModel]:
-        """Every model that is known of, and whether the server has it; never raises."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of the connection."""
-        ...
 
 
 class TritonClient:
@@ -219,6 +144,34 @@ class TritonClient:
             {t.name: _output(t, result, model) for t in wanted}, model, result.get_response().model_version
         )
 
+    async def match(self, pair: Pair, *, timeout_s: float, request_id: str | None = None) -> Prediction:
+        """See `DepthClient.match`. Triton says which sequences it knows, so nothing is remembered here."""
+        try:
+            return await self._match(pair, pair.sequence is None, timeout_s, request_id)
+        except SequenceNotStarted:
+            return await self._match(pair, True, timeout_s, request_id)
+
+    async def _match(self, pair: Pair, start: bool, timeout_s: float, request_id: str | None) -> Prediction:
+        if timeout_s <= 0:
+            raise DeadlineExceeded("The deadline passed before the model was asked.")
+        choices = (get_args(Adapt).index(pair.adapt), get_args(Checkpoint).index(pair.checkpoint))
+        adapt, checkpoint = (np.array([choice], np.uint8) for choice in choices)
+        given = ((LEFT, pair.left), (RIGHT, pair.right), (ADAPT, adapt), (CHECKPOINT, checkpoint))
+        with tracing.call(_INFER, {**self._peer, "depthlens.model": STEREO.name}) as headers:
+            async with _mapped_errors(STEREO.name):
+                result = await self._triton.infer(
+                    STEREO.name,
+                    [_input(tensor, array) for tensor, array in given],
+                    request_id=request_id or "",
+                    sequence_id=pair.sequence or secrets.randbits(63) + 1,
+                    sequence_start=start,
+                    sequence_end=pair.end or pair.sequence is None,
+                    headers=headers,
+                    client_timeout=timeout_s,
+                )
+        outputs = {tensor.name: _output(tensor, result, STEREO.name) for tensor in STEREO.outputs}
+        return Prediction(outputs, STEREO.name, result.get_response().model_version)
+
     def choose(self, model: str, version: str) -> None:
         """Ask this version from now on."""
         self._versions[model] = version
@@ -262,7 +215,8 @@ class TritonClient:
 
     async def served_models(self) -> list[ServedModel]:
         """See `DepthClient.served_models`; where the repository's index is restricted, those that were asked for."""
-        served = await asyncio.gather(*map(self._served, await self.names()))
+        names = dict.fromkeys((*await self.names(), STEREO.name))
+        served = await asyncio.gather(*map(self._served, names))
         return [entry for entries in served for entry in entries]
 
     async def _served(self, name: str) -> list[ServedModel]:
@@ -348,8 +302,8 @@ def only_versions(config: dict[str, Any], *versions: str) -> dict[str, Any]:
 
 
 def _input(tensor: TensorSpec, image: Image) -> InferInput:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ContractViolation(f"{tensor.name} must be uint8 (height, width, 3), not {image.dtype} {image.shape}")
+    if image.dtype != np.uint8 or image.ndim != len(tensor.dims) or image.shape[-1] != tensor.dims[-1]:
+        raise ContractViolation(f"{tensor.name} must be uint8 {tensor.dims}, not {image.dtype} {image.shape}")
     batch = np.ascontiguousarray(image)[np.newaxis]
     infer_input = InferInput(tensor.name, list(batch.shape), "UINT8")
     infer_input.set_data_from_numpy(batch)

@@ -14,14 +14,19 @@ from prometheus_client.registry import Collector
 
 from service import __version__
 from service.context import Stage
+from service.depth_client import Adapt
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_LOSSES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.5)
 
 _KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "rejected": ("queue_full", "client_share", "wait", "deadline", "waited", "rate_limit"),
     "cancelled": ("receive", *get_args(Stage)),
     "decoder_ends": ("time", "crash", "killed", "start"),
     "frames": ("ok", "dropped", "left"),
+    "adaptation_frames": get_args(Adapt),
+    "adaptation_resets": get_args(Adapt)[1:],
+    "adaptation_groups": ("0", "1", "2", "3", "4"),
 }
 """Values of the one label of a counter that is there from the start: a rate does not see the step from nothing to 1."""
 
@@ -82,6 +87,31 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.adaptation_frames = Counter(
+            "depthlens_adaptation_frames_total",
+            "Pairs answered by POST /stereo: none, or how the sequence's weights were trained",
+            ["mode"],
+            registry=self.registry,
+        )
+        self.adaptation_resets = Counter(
+            "depthlens_adaptation_resets_total",
+            "Times that a sequence's weights had gone astray and the first ones were taken back",
+            ["mode"],
+            registry=self.registry,
+        )
+        self.adaptation_loss = Histogram(
+            "depthlens_adaptation_loss",
+            "Photometric loss of pairs of sequences, before they are learned from; lower is better",
+            ["mode"],
+            buckets=_LOSSES,
+            registry=self.registry,
+        )
+        self.adaptation_groups = Counter(
+            "depthlens_adaptation_groups_total",
+            "Modules chosen by mad, 0 = coarsest",
+            ["group"],
+            registry=self.registry,
+        )
         self.cache_hits = Counter("depthlens_cache_total", "Cache look-ups", ["kind", "result"], registry=self.registry)
         tasks = Gauge(
             "depthlens_tasks", "Tasks of the event loop; those of requests end with them", registry=self.registry
@@ -108,6 +138,16 @@ class Metrics:
         for route in routes:
             self.request_seconds.labels(route)
             self.requests.labels(route, "200", "ok")
+
+    def count_pair(self, mode: Adapt, loss: float | None, group: int | None, reset: bool) -> None:
+        """One pair of `POST /stereo` was answered."""
+        self.adaptation_frames.labels(mode).inc()
+        if loss is not None:
+            self.adaptation_loss.labels(mode).observe(loss)
+        if group is not None:
+            self.adaptation_groups.labels(str(group)).inc()
+        if reset:
+            self.adaptation_resets.labels(mode).inc()
 
     def watch_replicas(self, counts: "Retries") -> None:
         """Show the servers' retries and models as `depthlens_retries_total` and `depthlens_model_up`."""

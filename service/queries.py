@@ -9,6 +9,7 @@ from service.schemas import Colormap, Decimal, ModelName, Number, People, Query,
 DepthFormat = Literal["png16", "npy", "npz", "tiff", "exr", "preview", "json", "ply", "glb"]
 MaskFormat = Literal["png", "npy", "json", "cutout"]
 BundleFormat = Literal["zip", "multipart"]
+StereoFormat = Literal["png16", "npy", "npz", "tiff", "preview", "json"]
 
 _Metres = Annotated[float, Field(gt=0.0, le=1e6), Decimal]
 
@@ -147,3 +148,44 @@ class AnalyzeQuery(DepthLook, PersonChoice):
         str | None,
         named(BundleFormat, "how the files come, wins over `Accept`: `zip` (default) or `multipart/mixed`"),
     ] = None
+
+
+class StereoQuery(Query):
+    """Parameters of `POST /stereo`."""
+
+    format: Annotated[str | None, named(StereoFormat, "wins over `Accept`; default `png16`")] = None
+    sequence: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=64,
+            pattern=r"^[A-Za-z0-9._-]+$",
+            description="name of the sequence that this pair is the next one of: the network goes on adapting to it. "
+            "Each client has names of its own",
+        ),
+    ] = None
+    adapt: Annotated[
+        Literal["none", "full", "mad"] | None,
+        Field(
+            description="what is learned from the pair: nothing, by all weights, or by one of five modules at a time. "
+            "Default: `mad` with a sequence, else `none`"
+        ),
+    ] = None
+    checkpoint: Annotated[
+        Literal["none", "save", "restore"],
+        Field(description="of a sequence: `save` its weights after this pair, or `restore` those saved before it"),
+    ] = "none"
+    end: Annotated[bool, Field(description="the last pair of its sequence: its weights are forgotten")] = False
+    focal_px: Annotated[
+        Annotated[float, Field(gt=0.0, le=1e6), Decimal] | None,
+        Field(description="focal length in pixels of the left picture; with `baseline_m` the answer is in metres"),
+    ] = None
+    baseline_m: Annotated[
+        Annotated[float, Field(gt=0.0, le=1e3), Decimal] | None,
+        Field(description="distance of the two cameras in metres; with `focal_px`"),
+    ] = None
+    max_side: Annotated[
+        Annotated[int, Field(ge=64, le=1280), Whole],
+        Field(description="longest side that the network sees, in pixels; larger pairs are reduced for it"),
+    ] = 640
+    colormap: Annotated[Colormap, Field(description="colours of `preview`; near is red in turbo")] = "turbo"

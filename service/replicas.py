@@ -12,9 +12,9 @@ from contextlib import suppress
 
 from service.breaker import Breaker
 from service.canary import Canary, CanaryState, Reason
-from service.contract import MODELS, ModelSpec
+from service.contract import MODELS, STEREO, ModelSpec
+from service.depth_client import DepthClient, Image, Pair, Prediction, ServedModel
 from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
-from service.inference import DepthClient, Image, Prediction, ServedModel
 
 logger = logging.getLogger("depthlens.replicas")
 
@@ -227,6 +227,25 @@ class Replicas:
         return await another.infer(
             model, image, outputs=outputs, timeout_s=ends_at - time.monotonic(), request_id=request_id
         )
+
+    async def match(self, pair: Pair, *, timeout_s: float, request_id: str | None = None) -> Prediction:
+        """See `DepthClient.match`; a sequence stays with one server as long as the servers stay the same.
+
+        Nothing is tried twice: a sequence's weights may have changed already.
+        """
+        if not self.endpoints:
+            await self._update()
+        endpoint = self._least_busy(STEREO.name)
+        if endpoint is None:
+            raise ModelUnavailable("No inference server can be asked at this moment. Try again.")
+        if pair.sequence is not None:
+            ordered = sorted(self._answering(), key=lambda each: each.address)
+            endpoint = ordered[pair.sequence % len(ordered)]
+        endpoint.inflight += 1
+        try:
+            return await endpoint.client.match(pair, timeout_s=timeout_s, request_id=request_id)
+        finally:
+            endpoint.inflight -= 1
 
     async def spec(self, model: str) -> ModelSpec:
         """See `DepthClient.spec`: as the least busy server has it."""

@@ -235,6 +235,32 @@ class DepthReport(BaseModel):
     points: list[DepthPoint]
 
 
+class AdaptationReport(BaseModel):
+    """What became of the sequence that a pair belongs to."""
+
+    mode: str
+    loss: float | None = Field(description="photometric loss of this pair before it was learned from")
+    group: int | None = Field(description="of mad: the module that was trained, 0 = coarsest")
+    frames: int
+    resets: int
+    reset: str | None = Field(description="`loss`, `worse` or `not_finite`: why the first weights were taken back")
+    origin: str | None = Field(description="of the weights: `kept`, `new`, `evicted` or `restored`")
+
+
+class StereoReport(BaseModel):
+    """Answer of `POST /stereo?format=json`."""
+
+    model: str
+    model_version: str
+    kind: str
+    unit: str
+    width: int
+    height: int
+    statistics: dict[str, float | dict[str, float]]
+    vertical_offset_px: float | None = Field(description="null where too few corners say so")
+    adaptation: AdaptationReport
+
+
 class MaskReport(BaseModel):
     """Answer of `POST /segmentation?format=json`."""
 
@@ -312,6 +338,7 @@ class Model(BaseModel):
     tasks: list[str]
     versions: list[str]
     ready: bool
+    not_ready_because: str | None = Field(None, description="of an optional model that is not served: what is missing")
     depth_kind: str | None
     sizes: list[tuple[int, int]] = Field(
         description="(height, width) of its inputs; a photo goes into the one nearest in aspect"

@@ -1,6 +1,13 @@
 """Triton's errors as this service's own: by gRPC status and text, and none of the text is passed on."""
 
-from service.errors import ContractViolation, DeadlineExceeded, ModelFailed, ModelUnavailable, Overloaded
+from service.errors import (
+    ContractViolation,
+    DeadlineExceeded,
+    ModelFailed,
+    ModelUnavailable,
+    NoSavedState,
+    Overloaded,
+)
 
 
 class DeadStub(ModelUnavailable):
@@ -9,6 +16,10 @@ class DeadStub(ModelUnavailable):
 
 class VersionGone(ModelUnavailable):
     """503: the version asked for is not loaded; another one may be."""
+
+
+class SequenceNotStarted(ContractViolation):
+    """The server knows no sequence of this number, or no longer: it wants to hear that one begins."""
 
 
 def translate(status: str, text: str, model: str) -> Exception:
@@ -39,6 +50,13 @@ def translate(status: str, text: str, model: str) -> Exception:
         if "shared memory" in text:
             return ModelUnavailable("The inference server is out of memory.")
         return ModelFailed("The model failed on this input.")
+    if code == "INVALID_ARGUMENT" and "must specify the START flag" in text:
+        return SequenceNotStarted("The sequence is not known.")
+    if code == "INVALID_ARGUMENT" and text.startswith("state of a sequence: "):  # training/stereo_model.py
+        return NoSavedState(
+            "There is no saved state of this sequence and way of adapting, or none can be kept here.",
+            field="checkpoint",
+        )
     if code in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "PERMISSION_DENIED"):
         return ContractViolation(f"The inference server refuses the request to {model}.")
     if code == "CANCELLED":

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.contract import STEREO
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ def add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("--count", type=int, default=12, help="photos to compare on at most (default 12)")
     command.add_argument("--metrics", type=Path, help="JSON file that `evaluate --out` wrote for this checkpoint")
     command.add_argument("--threads", type=int, default=2, help="threads of the network (default 2)")
+    command.add_argument(
+        "--max-streams", type=int, default=8, help="of stereo_madnet: sequences whose weights are kept (default 8)"
+    )
+    command.add_argument("--states", type=Path, help="of stereo_madnet: folder for weights that callers ask to be kept")
     command.add_argument("--trtexec", type=Path, help="for tensorrt: the tool, where it is not found")
     command.add_argument(
         "--timing-cache",
@@ -90,6 +95,9 @@ def _export(arguments: argparse.Namespace) -> None:
         return
     if arguments.checkpoint is None:
         raise TrainingError("--checkpoint is missing: what should be exported?")
+    if arguments.model == STEREO.name:
+        _export_stereo(arguments)
+        return
     import torch
 
     from training.export import Provenance, Request, export, read_photos
@@ -123,6 +131,22 @@ def _export(arguments: argparse.Namespace) -> None:
     )
     metadata = export(checkpoint, provenance, read_photos(paths), arguments.repository, request)
     print(json.dumps({key: metadata[key] for key in _SHOWN if key in metadata}, indent=2))
+
+
+def _export_stereo(arguments: argparse.Namespace) -> None:
+    from training.stereo_export import export_stereo
+
+    if min(arguments.max_streams, arguments.threads) < 1:
+        raise TrainingError("--max-streams and --threads must be at least 1")
+    states = arguments.states.resolve() if arguments.states else None
+    metadata = export_stereo(
+        arguments.checkpoint,
+        arguments.repository,
+        threads=arguments.threads,
+        max_streams=arguments.max_streams,
+        states=states,
+    )
+    print(json.dumps(metadata, indent=2))
 
 
 def _checkpoint(arguments: argparse.Namespace) -> "Checkpoint":

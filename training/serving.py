@@ -180,11 +180,11 @@ name: "{spec.name}"
 backend: "openvino"
 default_model_filename: "model.onnx"
 max_batch_size: {spec.max_batch_size}
-{_tensors("input", spec.inputs)}
-{_tensors("output", spec.outputs)}
+{tensor_entries("input", spec.inputs)}
+{tensor_entries("output", spec.outputs)}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 dynamic_batching {{ }}
-{_parameters(parameters)}
+{parameter_entries(parameters)}
 {warm}
 """
 
@@ -199,7 +199,7 @@ def torchscript_config(spec: ModelSpec) -> str:
         spec,
         f"""platform: "pytorch_libtorch"
 default_model_filename: "model.pt"
-{_parameters({"ENABLE_WEIGHT_SHARING": "true"})}
+{parameter_entries({"ENABLE_WEIGHT_SHARING": "true"})}
 instance_group [ {{ kind: KIND_GPU count: 2 }} ]""",
         "two instances, with one copy of the weights, let one photo's tensors travel while another's are computed.",
     )
@@ -229,10 +229,10 @@ def _gpu_config(spec: ModelSpec, runs: str, why: str) -> str:
 name: "{spec.name}"
 {runs}
 max_batch_size: {spec.max_batch_size}
-{_tensors("input", spec.inputs)}
-{_tensors("output", spec.outputs)}
+{tensor_entries("input", spec.inputs)}
+{tensor_entries("output", spec.outputs)}
 dynamic_batching {{ }}
-{_parameters(_said(spec))}
+{parameter_entries(_said(spec))}
 {warm}
 """
 
@@ -259,9 +259,9 @@ def ensemble_config(spec: ModelSpec, steps: Sequence[Step]) -> str:
 name: "{spec.name}"
 platform: "ensemble"
 max_batch_size: {spec.max_batch_size}
-{_tensors("input", spec.inputs)}
-{_tensors("output", spec.outputs)}
-{_parameters(_said(spec))}
+{tensor_entries("input", spec.inputs)}
+{tensor_entries("output", spec.outputs)}
+{parameter_entries(_said(spec))}
 ensemble_scheduling {{
 {"".join(_step(step) for step in steps)}}}
 """
@@ -280,7 +280,8 @@ def _said(spec: ModelSpec) -> dict[str, str]:
     return {PARAMETER_PREFIX + key: value for key, value in said.items()}
 
 
-def _parameters(values: Mapping[str, str]) -> str:
+def parameter_entries(values: Mapping[str, str]) -> str:
+    """Parameters as lines of a `config.pbtxt`."""
     return "\n".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{_quoted(value)}" }} }}' for key, value in values.items()
     )
@@ -290,7 +291,8 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
 
 
-def _tensors(side: str, tensors: Sequence[TensorSpec]) -> str:
+def tensor_entries(side: str, tensors: Sequence[TensorSpec]) -> str:
+    """Tensors as lines of a `config.pbtxt`; `side` is `input` or `output`."""
     return "\n".join(
         f'{side} [ {{ name: "{tensor.name}" data_type: {_TYPES[tensor.dtype]} dims: {list(tensor.dims)} }} ]'
         for tensor in tensors

@@ -26,7 +26,15 @@ from service.errors import (
     UnknownScene,
     UnsupportedMedia,
 )
-from service.schemas import DepthPoint, DepthReport, MaskReport, PeopleReport, PersonReport
+from service.schemas import (
+    AdaptationReport,
+    DepthPoint,
+    DepthReport,
+    MaskReport,
+    PeopleReport,
+    PersonReport,
+    StereoReport,
+)
 
 _REQUEST_ID: Final = "b771270b68ef77d5"
 
@@ -88,6 +96,25 @@ DEPTH_REPORT: Final = DepthReport(
         "percentiles": {"5": 0.5, "50": 1.9, "95": 7.1},
     },
     points=[DepthPoint(x=320, y=240, value=7.2, relative=0.91)],
+).model_dump()
+
+STEREO_REPORT: Final = StereoReport(
+    model="stereo_madnet",
+    model_version="1",
+    kind="metric",
+    unit="m",
+    width=640,
+    height=480,
+    statistics={
+        "min": 2.1,
+        "max": 48.0,
+        "mean": 9.8,
+        "median": 7.7,
+        "std": 6.4,
+        "percentiles": {"5": 2.9, "50": 7.7, "95": 22.0},
+    },
+    vertical_offset_px=0.12,
+    adaptation=AdaptationReport(mode="mad", loss=0.083, group=3, frames=41, resets=0, reset=None, origin="kept"),
 ).model_dump()
 
 MASK_REPORT: Final = MaskReport(

@@ -2,13 +2,19 @@
 
 from fastapi import APIRouter
 
-from service.contract import MODELS, ModelSpec, TensorSpec
+from service.contract import MODELS, STEREO, ModelSpec, TensorSpec
 from service.gateway import GatewayDependency
 from service.routes.documentation import problems
 from service.routes.lock import KEYS, LockedRoute
 from service.schemas import Model, ModelList, Tensor
 
 router = APIRouter(tags=["service"], route_class=LockedRoute, dependencies=KEYS)
+
+
+_OPTIONAL = (
+    "Optional: `python -m training export --model stereo_madnet --checkpoint FILE` puts it into the model repository, "
+    "and its process needs the extra `training` (torch)."
+)
 
 
 @router.get("/models", summary="Served models", responses=problems(401, 429, 500, 503))
@@ -18,7 +24,7 @@ async def models(gateway: GatewayDependency) -> ModelList:
     Where Triton restricts its index and this gateway has no key to it, a model beside them is listed once it was asked.
     """
     served = await gateway.client.served_models()
-    specs: dict[str, ModelSpec] = dict(MODELS)
+    specs: dict[str, ModelSpec] = {**MODELS, STEREO.name: STEREO}
     versions: dict[str, list[str]] = {}
     for entry in served:
         if entry.spec is not None:
@@ -34,6 +40,7 @@ async def models(gateway: GatewayDependency) -> ModelList:
                 tasks=sorted(spec.tasks),
                 versions=sorted(versions.get(spec.name, []), key=int),
                 ready=spec.name in versions,
+                not_ready_because=_OPTIONAL if spec is STEREO and spec.name not in versions else None,
                 depth_kind=spec.depth_kind,
                 sizes=list(spec.sizes),
                 focal_share=spec.focal_share,

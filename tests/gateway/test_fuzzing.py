@@ -19,14 +19,17 @@ from service.settings import Settings
 
 WIDTH, HEIGHT = 48, 32
 PHOTO = encoded(picture(WIDTH, HEIGHT))
+PAIR = {"left": PHOTO, "right": encoded(picture(WIDTH, HEIGHT).rotate(180))}
 APP = create_app(Settings(canary_period_s=60), FakeDepthClient())
 FIXED = {
     "/depth": {"format": "json"},
     "/segmentation": {"format": "json"},
     "/focus": {"rx": "0.5", "ry": "0.5"},
+    "/stereo": {"format": "json"},
     "/analyze": {"outputs": "depth:json,depth:preview,depth:ply,mask:json"},
 }
 PARTNER = {"x": "y", "rx": "ry", "rack_x": "rack_y", "rack_rx": "rack_ry"}
+STEREO_PARTNER = {"focal_px": "baseline_m", "baseline_m": "focal_px"}
 PARTNER |= {second: first for first, second in PARTNER.items()}
 SEEDED = hypothesis.settings(
     max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck)
@@ -86,6 +89,8 @@ class Parameter(NamedTuple):
             query |= {"rack_rx": "0.5", "rack_ry": "0.5"}
         if self.name in PARTNER:
             query[PARTNER[self.name]] = "0.5"
+        if self.route == "/stereo" and self.name in STEREO_PARTNER:
+            query[STEREO_PARTNER[self.name]] = "0.5"
         return query if self.place == "header" else query | {self.name: text}
 
 
@@ -124,6 +129,13 @@ def client() -> Iterator[TestClient]:
         yield running
 
 
+def send(client: TestClient, route: str, query: dict[str, str], headers: dict[str, str]) -> Any:
+    if route == "/stereo":
+        files = {name: (f"{name}.png", data, "image/png") for name, data in PAIR.items()}
+        return client.post(route, params=query, files=files, headers=headers)
+    return client.post(route, params=query, content=PHOTO, headers=headers | {"Content-Type": "image/png"})
+
+
 def test_all_are_found() -> None:
     assert len(PARAMETERS) >= 50
     assert {parameter.route for parameter in PARAMETERS} == FIXED.keys()
@@ -134,13 +146,13 @@ def test_a_number_is_taken_or_refused_by_name(client: TestClient, parameter: Par
     @SEEDED
     @hypothesis.given(parameter.texts())
     def one(text: str) -> None:
-        headers = {"Content-Type": "image/png"}
+        headers: dict[str, str] = {}
         if parameter.place == "header":
             try:
                 headers[parameter.name] = text.encode("latin-1").decode("latin-1")
             except UnicodeEncodeError:
                 return
-        answer = client.post(parameter.route, params=parameter.query(text), content=PHOTO, headers=headers)
+        answer = send(client, parameter.route, parameter.query(text), headers)
         taken = parameter.takes(text)
         if parameter.place == "header":
             taken = parameter.takes(text.strip(" \t"))  # HTTP itself strips these
@@ -170,7 +182,7 @@ def test_any_numbers_together(client: TestClient, data: st.DataObject) -> None:
     hypothesis.assume(able)
     chosen = data.draw(st.lists(st.sampled_from(able), max_size=6, unique=True))
     query = FIXED[route] | {parameter.name: data.draw(parameter.texts()) for parameter in chosen}
-    answer = client.post(route, params=query, content=PHOTO, headers={"Content-Type": "image/png"})
+    answer = send(client, route, query, {})
     assert answer.status_code in (200, 422), (query, answer.text)
     if answer.status_code == 422:
         assert answer.headers["content-type"] == "application/problem+json"
