@@ -11,7 +11,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from service.contract import MODELS
+from service.contract import MODELS, STEREO
+from service.depth_client import Pair
 from service.errors import ContractViolation, DeadlineExceeded, DepthlensError, Overloaded
 from service.inference import DepthClient
 
@@ -125,7 +126,10 @@ class Canary:
             began = time.monotonic()
             spec = MODELS.get(self._model) or await self._client.spec(self._model)
             image = np.full((*spec.canary_size, 3), 128, np.uint8)
-            await self._client.infer(self._model, image, timeout_s=self._timeout_s, request_id="canary")
+            if spec is STEREO:
+                await self._client.match(Pair(image, image), timeout_s=self._timeout_s, request_id="canary")
+            else:
+                await self._client.infer(self._model, image, timeout_s=self._timeout_s, request_id="canary")
         except Overloaded:
             return self.state
         except Exception as unexpected:  # whatever it is, the watch goes on: a silent canary would say ready for ever

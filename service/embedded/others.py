@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from service.canary import Canary
+from service.contract import STEREO
 from service.errors import DeadlineExceeded, DepthlensError, UnknownModel
 from service.inference import TritonClient, only_versions
 from service.triton_errors import DeadStub
@@ -106,6 +107,8 @@ class Others:
                 logger.error("%s does not say in its configuration what it takes and gives, so nobody can ask it", name)
             return []
         logger.info("%s is loaded", name)
+        if spec is STEREO:
+            return [name]
         return [name] if spec.takes_image and (spec.kind == "network" or await self._blind_steps(name)) else []
 
     def _steps(self, name: str) -> set[str]:

@@ -13,6 +13,7 @@ from fakes import encoded
 from PIL import Image
 
 from service.app import create_app
+from service.embedded.process import kill_model
 from service.embedded.settings import EmbeddedSettings
 from service.embedded.supervisor import Supervisor
 from service.settings import Settings
@@ -78,7 +79,7 @@ def disparity(answer: httpx2.Response) -> np.ndarray:
     return found
 
 
-async def _until_served(asked: Asked, supervisor: Supervisor) -> None:
+async def _until_served(asked: Asked) -> None:
     for _ in range(600):
         answer = await asked(frames(1)[0])
         assert answer.status_code in (200, 503), answer.text
@@ -137,6 +138,18 @@ async def _not_in_line(asked: Asked) -> None:
         assert answer.status_code == 200
 
 
+async def _healed(asked: Asked, supervisor: Supervisor) -> None:
+    """Its process is killed: a new one answers, and what it had learned is lost."""
+    [pair] = frames(1, seed=6)
+    await asked(pair, sequence="d")
+    assert (await asked(pair, sequence="d")).headers["X-Adaptation-Frames"] == "2"
+    assert supervisor.pid is not None
+    kill_model(supervisor.pid, "stereo_madnet")
+    await _until_served(asked)
+    assert supervisor.reloads == 1
+    assert (await asked(pair, sequence="d")).headers["X-Adaptation-Frames"] == "1"
+
+
 def test_stereo_on_the_real_server(repository: Path, base: MADNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # for the model's process
 
@@ -151,13 +164,14 @@ def test_stereo_on_the_real_server(repository: Path, base: MADNet, monkeypatch: 
                 httpx2.AsyncClient(transport=transport, base_url="http://test") as client,
             ):
                 asked = Asked(client)
-                await _until_served(asked, supervisor)
+                await _until_served(asked)
                 listed = {each["name"]: each for each in (await client.get("/models")).json()["models"]}
                 assert listed["stereo_madnet"]["versions"] == ["1"]
                 assert listed["stereo_madnet"]["not_ready_because"] is None
                 await _as_offline(asked, base)
                 await _bounded(asked)
                 await _not_in_line(asked)
+                await _healed(asked, supervisor)
         assert session is not None
         assert shared_memory(session) == set()
 
