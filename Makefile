@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-served bench-streams bench-scale export train-smoke compare compose-test kube-lint kube-test clean
+.PHONY: help serve test test-training test-service chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-served bench-streams bench-scale export train-smoke compare compose-test kube-lint kube-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,15 @@ test: $(VENV)/.test ## Install everything, then ruff, mypy, bandit and pytest
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service training
-	$(BIN)/python -m pytest
+	@echo "pytest in two halves at once; each prints when it has ended, after a quarter of an hour on two cores"
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-training test-service
+
+# Computing beside what mostly waits for servers and browsers; these have deadlines, so they go first.
+test-training: $(VENV)/.test ## The half of pytest that needs no server
+	nice -n 10 $(BIN)/python -m pytest tests/learning
+
+test-service: $(VENV)/.test ## The other half: gateway, real Triton, browser, manifests, pages
+	$(BIN)/python -m pytest --ignore tests/learning
 
 chaos: $(VENV)/.test ## The fault matrix against real processes, with negative controls, into docs/results/chaos.md
 	@if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null && ! { command -v haproxy && command -v faketime; } >/dev/null; then \
