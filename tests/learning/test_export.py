@@ -30,7 +30,7 @@ def photos(sample_of):
 def test_export_writes_a_whole_version(checkpoint, photos, tmp_path):
     metadata = export(checkpoint, PROVENANCE, photos, tmp_path)
     folder = tmp_path / "focus_on_depth" / "1"
-    assert sorted(p.name for p in folder.parent.iterdir()) == ["1", "config.pbtxt"]
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["1", "config.pbtxt", "configs"]
     assert sorted(p.name for p in folder.iterdir()) == ["metadata.json", "model.onnx"]
     assert json.loads((folder / "metadata.json").read_text()) == metadata
     assert metadata["sha256"] == file_sha256(folder / "model.onnx")
