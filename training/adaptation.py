@@ -226,7 +226,7 @@ class Adapter:
         trained = None if group is None else {id(parameter) for parameter in self._groups[group]}
         for parameter in self._network.parameters():
             parameter.requires_grad_(trained is None or id(parameter) in trained)
-        scales: list[Tensor] = self._network.scales(*pair, modular=group is not None)  # type: ignore[operator]
+        scales: list[Tensor] = self._network.scales(*pair, modular=group is not None)  # type: ignore[operator]  # as above
         result = scales[-1].detach()
         loss = judge(scales[-1] if group is None else scales[group])
         with torch.no_grad():

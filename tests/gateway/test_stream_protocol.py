@@ -89,7 +89,7 @@ def test_settings_are_taken_whole_or_refused_with_a_code(given_settings: dict[st
 def test_a_new_aim_takes_the_place_of_the_old_one_and_blur_that_of_the_f_number() -> None:
     query = read_query({"task": "focus", "person": "2", "f_number": "4"})
     clicked = changed(query, {"rx": 0.5, "ry": 0.25})
-    assert (clicked.person, clicked.aim.share, clicked.f_number) == (None, (0.5, 0.25), 4.0)  # type: ignore[union-attr]
+    assert (clicked.person, clicked.aim.share, clicked.f_number) == (None, (0.5, 0.25), 4.0)  # type: ignore[union-attr]  # a failed parse fails here
     blurred = changed(clicked, {"blur": 0.5})
     assert (blurred.blur, blurred.f_number, blurred.rx) == (0.5, None, 0.5)
     nobody = changed(blurred, {"mode": "auto"})
