@@ -28,7 +28,9 @@ NETWORK_NOISE = "ERR_NETWORK_CHANGED"  # another container's network came or wen
 expect.set_options(timeout=WAIT_MS)
 
 
-@pytest.fixture(scope="session")
+# For a module, not the session: while Playwright is open this thread has a running event loop, in which no test of
+# another folder could call asyncio.run().
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt-get install chromium (make test does it when run as root)")
