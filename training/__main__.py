@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
-    from training.config import TrainConfig
     from training.data.bank import Bank
+    from training.recipe import TrainConfig
     from training.start import FirstWeights
 
 
@@ -42,7 +42,7 @@ def _prepared(arguments: argparse.Namespace) -> tuple["TrainConfig", "FirstWeigh
 
 def _bank(arguments: argparse.Namespace, config: "TrainConfig") -> "Bank":
     """All samples; those that cannot be read are told."""
-    from training.config import StereoConfig
+    from training.config_stereo import StereoConfig
     from training.data.bank import fill, readers
     from training.data.stereo_pairs import stereo_readers
     from training.distributed import rank

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.config import TrainConfig, parse_config
+from training.config import parse_config
 from training.errors import TrainingError
 from training.models.context import Context
+from training.recipe import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from training.config import TrainConfig
 from training.data.bank import Bank
 from training.errors import TrainingError
+from training.recipe import TrainConfig
 from training.start import FirstWeights
 from training.trainer import Run, make_sampler
 

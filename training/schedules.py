@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from training.config import TrainConfig
+from training.recipe import TrainConfig
 
 _RISE = 0.3  # share of the steps
 _FIRST, _LAST = 1 / 25, 1 / 100

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import adopt, load_checkpoint, load_weights
-from training.config import TrainConfig
 from training.errors import TrainingError
 from training.models import create_model
 from training.models.encoder_weights import load_encoder
+from training.recipe import TrainConfig
 
 WHOLE = "all"
 """The part that is the whole network."""

@@ -12,7 +12,6 @@ from torch import nn
 from tqdm import tqdm
 
 from training.checkpoint import Checkpoint, adopt, load_checkpoint, save_checkpoint, source_revision
-from training.config import TrainConfig
 from training.data.bank import Bank, Batch, Sampler
 from training.data.transforms import Augmentation, warp, whole_map
 from training.distributed import rank, share_batch_norm, world_size
@@ -21,6 +20,7 @@ from training.logs import RunLog
 from training.models import create_model
 from training.models.frozen import freeze
 from training.optimizer import make_optimizer, update_ema
+from training.recipe import TrainConfig
 from training.schedules import Schedule
 from training.start import FirstWeights, make_network
 from training.tasks import make_task

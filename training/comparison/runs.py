@@ -13,10 +13,11 @@ from torch import nn
 from tqdm import tqdm
 
 from training.checkpoint import Checkpoint, adopt, load_checkpoint, save_checkpoint, source_revision
-from training.config import TrainConfig, load_config
+from training.config import load_config
 from training.errors import TrainingError
 from training.export import file_sha256
 from training.models import create_model
+from training.recipe import TrainConfig
 from training.start import FirstWeights, make_network
 
 LAST = "last.pt"

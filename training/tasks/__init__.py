@@ -5,8 +5,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from training.config import MetricDepthConfig, TrainConfig
+from training.config import MetricDepthConfig
 from training.errors import TrainingError
+from training.recipe import TrainConfig
 from training.tasks.distillation import DistillationTask
 from training.tasks.focus_on_depth import FocusOnDepthTask
 from training.tasks.metric_depth import MetricDepthTask

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from training.config import StereoConfig
+from training.config_stereo import StereoConfig
 from training.data.bank import Batch
 from training.data.sample import Sample
 from training.distributed import share
