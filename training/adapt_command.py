@@ -27,6 +27,9 @@ def add_adapt(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mode", choices=("none", "full", "mad"), action="append", help="repeatable (default mad)")
     command.add_argument("--supervision", choices=("photometric", "proxy"), default="photometric")
     command.add_argument(
+        "--error-weights", type=Path, metavar="FILE", help="error_weights.safetensors of `meta`: learn by WAd's choice"
+    )
+    command.add_argument(
         "--policy",
         choices=("reward", "fixed", "random", "sequential", "argmax"),
         default="reward",
@@ -52,12 +55,13 @@ def run_adapt(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from training.adaptation import AdaptationConfig
-    from training.stereo_evaluation import frames_of, load_stereo_network, run_sequence, summary
+    from training.stereo_evaluation import frames_of, load_error_weights, load_stereo_network, run_sequence, summary
 
     if arguments.frames < 1:
         raise TrainingError(f"--frames is {arguments.frames}: it must be at least 1")
     torch.set_num_threads(arguments.threads)
     network = load_stereo_network(arguments.weights)
+    error_weights = load_error_weights(arguments.error_weights) if arguments.error_weights else None
     frames = list(tqdm(frames_of(arguments.sequence, arguments.frames, arguments.width), "read", unit="frame"))
     runs: dict[str, list[FrameRow]] = {}
     for mode in arguments.mode or ["mad"]:
@@ -69,7 +73,8 @@ def run_adapt(arguments: argparse.Namespace) -> None:
             lr=arguments.lr,
             seed=arguments.seed,
         )
-        bar = tqdm(run_sequence(network, frames, config), mode, total=len(frames), unit="frame", mininterval=1)
+        run = run_sequence(network, frames, config, error_weights=error_weights)
+        bar = tqdm(run, mode, total=len(frames), unit="frame", mininterval=1)
         rows = []
         for row in bar:
             rows.append(row)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from training.data.stereo import proxy_disparity
 from training.errors import TrainingError
-from training.losses_stereo import photometric, proxy_regression
+from training.losses_stereo import photometric, proxy_regression, weighted_photometric
 
 Mode = Literal["none", "full", "mad"]
 Policy = Literal["reward", "fixed", "random", "sequential", "argmax"]
@@ -176,17 +176,27 @@ class Adapter:
         base: A stereo network with trained weights, in eval mode; shared by all streams and never changed.
         config: How.
         proxies: Makes the labels of `supervision: proxy`.
+        error_weights: `training.models.wad.ErrorWeights`, says which photometric errors are learned from; None: all
+            alike. Losses that are told, and rules that look at them, are of all alike.
 
     Attributes:
         frames: Seen so far.
         resets: Times that the first weights were taken back.
 
     Raises:
-        TrainingError: MAD of a network that has no groups.
+        TrainingError: MAD of a network that has no groups, or error weights without photometric errors.
     """
 
-    def __init__(self, base: nn.Module, config: AdaptationConfig, proxies: Proxies = semi_global) -> None:
-        self._base, self._config, self._proxies = base, config, proxies
+    def __init__(
+        self,
+        base: nn.Module,
+        config: AdaptationConfig,
+        proxies: Proxies = semi_global,
+        error_weights: nn.Module | None = None,
+    ) -> None:
+        if error_weights is not None and config.supervision != "photometric":
+            raise TrainingError(f"error weights are of photometric errors, supervision is {config.supervision}")
+        self._base, self._config, self._proxies, self._error_weights = base, config, proxies, error_weights
         self.frames = self.resets = 0
         self._network = base if config.mode == "none" else copy.deepcopy(base)
         self._groups: list[list[nn.Parameter]] = []
@@ -228,9 +238,11 @@ class Adapter:
             parameter.requires_grad_(trained is None or id(parameter) in trained)
         scales: list[Tensor] = self._network.scales(*pair, modular=group is not None)  # type: ignore[operator]  # as above
         result = scales[-1].detach()
-        loss = judge(scales[-1] if group is None else scales[group])
+        learned = scales[-1] if group is None else scales[group]
+        weights = self._error_weights
+        loss = judge(learned) if weights is None else weighted_photometric(*pair, learned, weights)
         with torch.no_grad():
-            value = float(loss if group is None else judge(result))
+            value = float(loss if group is None and weights is None else judge(result))
             reset = self._drift(value, pair, judge)
         if reset is not None:
             self.reset()

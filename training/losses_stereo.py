@@ -71,6 +71,19 @@ def photometric_error(left: Tensor, right: Tensor, disparity: Tensor) -> Tensor:
     return ALPHA * ssim_error(ours, theirs) + (1 - ALPHA) * (ours - theirs).abs()[..., 1:-1, 1:-1]
 
 
+def weighted_photometric(left: Tensor, right: Tensor, disparity: Tensor, error_weights: nn.Module) -> Tensor:
+    """The photometric loss where a network of `training.models.wad` says how much each pixel's error counts.
+
+    The network sees the errors as they are and sends no gradient back through them: they fall only by falling, not by
+    looking different.
+
+    Returns:
+        Scalar, 0..1: at most `photometric`, to the border's pixels.
+    """
+    error = photometric_error(left, right, disparity)
+    return (error.mean(1, keepdim=True) * error_weights(error.detach())).sum()
+
+
 def smoothness(disparity: Tensor, image: Tensor) -> Tensor:
     """Mean absolute gradient of disparity, less where the picture has an edge.
 

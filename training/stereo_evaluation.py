@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import safetensors
+import safetensors.torch
 from torch import nn
 
 from training.adaptation import AdaptationConfig, Adapted, Adapter, Proxies, semi_global
@@ -17,6 +18,7 @@ from training.data.stereo_pairs import SEQUENCE_SIZE, StereoFrame, layered_seque
 from training.errors import TrainingError
 from training.metrics import DisparityMetrics, disparity_metrics
 from training.models import create_model
+from training.models.wad import ErrorWeights
 from training.tasks.stereo import mean_of, predict
 
 
@@ -41,6 +43,21 @@ def load_stereo_network(path: Path) -> nn.Module:
         raise TrainingError(f"{path}: {name} is no stereo network")
     adopt(network, state, str(path))
     return network.eval()
+
+
+def load_error_weights(path: Path) -> ErrorWeights:
+    """WAd from a file that `meta` wrote, in eval mode, to be used as it is.
+
+    Raises:
+        TrainingError: Missing, unreadable, or no such file.
+    """
+    try:
+        state = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise TrainingError(f"error weights {path}: not readable: {str(error).splitlines()[0][:200]}") from error
+    network = ErrorWeights()
+    adopt(network, state, f"error weights {path}")
+    return network.eval().requires_grad_(False)
 
 
 def frames_of(sequence: str, count: int, width: int | None = None) -> Iterator[StereoFrame]:
@@ -90,6 +107,7 @@ def run_sequence(
     config: AdaptationConfig,
     proxies: Proxies = semi_global,
     shown: Callable[[int, StereoFrame, Adapted], None] = lambda number, frame, adapted: None,
+    error_weights: nn.Module | None = None,
 ) -> Iterator[FrameRow]:
     """Adapts along a sequence; every frame is judged as it was predicted, before it was learned from.
 
@@ -99,8 +117,9 @@ def run_sequence(
         config: How.
         proxies: Labels of `supervision: proxy`.
         shown: Is called with number, frame and answer of every frame.
+        error_weights: As `Adapter` takes them.
     """
-    adapter = Adapter(network, config, proxies)
+    adapter = Adapter(network, config, proxies, error_weights)
     for number, frame in enumerate(frames):
         start, start_cpu = time.perf_counter(), time.process_time()
         adapted = adapter.step(frame.left, frame.right)
