@@ -26,6 +26,7 @@ _KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "frames": ("ok", "dropped", "left"),
     "adaptation_frames": get_args(Adapt),
     "adaptation_resets": get_args(Adapt)[1:],
+    "adaptation_loss": get_args(Adapt)[1:],
     "adaptation_groups": ("0", "1", "2", "3", "4"),
 }
 """Values of the one label of a counter that is there from the start: a rate does not see the step from nothing to 1."""
