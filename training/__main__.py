@@ -340,6 +340,16 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("stereo", help="judge a stereo network", description="EPE, bad3 and D1-all on pairs.")
     )
 
+    from training import meta_command
+
+    meta_command.add_meta(
+        commands.add_parser(
+            "meta",
+            help="teach a stereo network to adapt",
+            description="Learn first weights that adapt fast (L2A), and which errors to adapt by (WAd).",
+        )
+    )
+
     from training import benchmark
 
     command = commands.add_parser(

@@ -179,7 +179,12 @@ def parse_config(values: Any, origin: str) -> TrainConfig:
     task = str(values.get("task", TrainConfig.task))
     if task not in CONFIGS:
         raise TrainingError(f"{origin}: task is {task!r}: expected {' or '.join(CONFIGS)}")
-    kind = CONFIGS[task]
+    config: TrainConfig = parse_fields(CONFIGS[task], values, origin)
+    return config
+
+
+def parse_fields(kind: type[Any], values: dict[str, Any], origin: str) -> Any:
+    """The same for any dataclass, e.g. of a run that is none of the trainer's."""
     fields = {f.name: f.type for f in dataclasses.fields(kind)}
     needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is MISSING}
     unknown, missing = sorted(set(values) - set(fields)), sorted(needed - set(values))
@@ -231,15 +236,20 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
     Raises:
         TrainingError: It cannot be read, is not a recipe, or a change is not one.
     """
+    return parse_config(read_values(path, changes), str(path))
+
+
+def read_values(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """What a YAML file holds, with its changes; arguments and errors as `load_config`."""
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
         raise TrainingError(f"config {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise TrainingError(f"config {path}: not YAML: {str(error).splitlines()[0]}") from error
-    if isinstance(values, dict):
-        values |= dict(_read_change(change) for change in changes)
-    return parse_config(values, str(path))
+    if not isinstance(values, dict):
+        raise TrainingError(f"{path}: expected one mapping of keys to values")
+    return values | dict(_read_change(change) for change in changes)
 
 
 def _read_change(text: str) -> tuple[str, Any]:
