@@ -113,7 +113,7 @@ MODELS = MappingProxyType({spec.name: spec for spec in (_FOCUS_ON_DEPTH, _FOCUS)
 LEFT = TensorSpec("left", "uint8", (-1, -1, 3), "sRGB, 0..255, rows top to bottom")
 RIGHT = TensorSpec("right", "uint8", (-1, -1, 3), "as left, of the same size, rectified to it")
 ADAPT = TensorSpec("adapt", "uint8", (1,), "0 none, 1 full, 2 mad")
-CHECKPOINT = TensorSpec("checkpoint", "uint8", (1,), "0 none, 1 save, 2 restore: of the sequence's weights")
+CHECKPOINT = TensorSpec("checkpoint", "uint8", (1,), "of the sequence's weights: 0 none, 1 save, 2 restore, 3 forget")
 DISPARITY_PX = TensorSpec("disparity_px", "float32", (-1, -1), "columns that a point lies farther left in right, >= 0")
 ADAPTATION = TensorSpec(
     "adaptation",

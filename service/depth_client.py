@@ -12,7 +12,7 @@ from service.contract import ModelSpec
 Image = NDArray[np.uint8]
 
 Adapt = Literal["none", "full", "mad"]
-Checkpoint = Literal["none", "save", "restore"]
+Checkpoint = Literal["none", "save", "restore", "forget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Pair:
         right: the same size, rectified to it.
         adapt: how the network learns from it.
         sequence: number of the sequence whose weights answer; None: those of everybody, which never change.
-        checkpoint: whether the sequence's weights are taken from their saved state first, or saved afterwards.
+        checkpoint: whether the sequence's weights are taken from their saved state first, or saved afterwards;
+            `forget` lets them go at once, and the pictures count for nothing.
         end: whether it is the sequence's last, whose weights may be forgotten.
     """
 

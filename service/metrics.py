@@ -141,7 +141,7 @@ class Metrics:
             self.requests.labels(route, "200", "ok")
 
     def count_pair(self, mode: Adapt, loss: float | None, group: int | None, reset: bool) -> None:
-        """One pair of `POST /stereo` was answered."""
+        """One pair was answered, of `POST /stereo` or of a stream."""
         self.adaptation_frames.labels(mode).inc()
         if loss is not None:
             self.adaptation_loss.labels(mode).observe(loss)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from service.schemas import Colormap, Decimal, ModelName, Number, People, Query, Share, Whole, named
+from service.schemas import SEQUENCE_NAME, Colormap, Decimal, ModelName, Number, People, Query, Share, Whole, named
 
 DepthFormat = Literal["png16", "npy", "npz", "tiff", "exr", "preview", "json", "ply", "glb"]
 MaskFormat = Literal["png", "npy", "json", "cutout"]
@@ -159,7 +159,7 @@ class StereoQuery(Query):
         Field(
             min_length=1,
             max_length=64,
-            pattern=r"^[A-Za-z0-9._-]+$",
+            pattern=SEQUENCE_NAME,
             description="name of the sequence that this pair is the next one of: the network goes on adapting to it. "
             "Each client has names of its own",
         ),

@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
@@ -46,6 +46,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False), Decimal]
 ModelName = Annotated[
     str | None, Field(max_length=100, description="served model; see `GET /models`. Default: the gateway's setting")
 ]
+SEQUENCE_NAME: Final = r"^[A-Za-z0-9._-]+$"
 Colormap = Literal["turbo", "inferno", "magma", "viridis", "plasma", "gray"]
 FocusFormat = Literal["same", "jpeg", "png", "webp", "avif", "tiff", "bmp", "gif", "png16", "npy", "json", "zip"]
 

@@ -44,7 +44,7 @@ HEADERS: Final = {
     "X-Model-Version": "its version",
 }
 
-_LEAST_PX: Final = np.float32(1 / 16)
+LEAST_PX: Final = np.float32(1 / 16)
 """Less is called that where depth is computed: farther cannot be told from infinitely far."""
 _STEP_PX: Final = 1 / 256  # of KITTI's 16-bit maps
 _RESETS: Final = (None, "loss", "worse", "not_finite")
@@ -96,6 +96,18 @@ class Adaptation:
             "X-Adaptation-Origin": self.origin,
         }
 
+    def report(self) -> AdaptationReport:
+        """As JSON has it; `origin` is of a sequence."""
+        return AdaptationReport(
+            mode=self.mode,
+            loss=self.loss,
+            group=self.group,
+            frames=self.frames,
+            resets=self.resets,
+            reset=self.reset,
+            origin=None if self.mode == "none" else self.origin,
+        )
+
 
 def stereo_file(
     prediction: Prediction,
@@ -115,11 +127,10 @@ def stereo_file(
         offer: the format.
         vertical_px: what was measured.
     """
-    disparity = _at_size(prediction.outputs[DISPARITY_PX.name], size)
+    disparity = at_size(prediction.outputs[DISPARITY_PX.name], size)
     values, kind, unit = disparity, "disparity", "px"
     if query.focal_px is not None and query.baseline_m is not None:
-        far = np.float32(query.focal_px * query.baseline_m)
-        values, kind, unit = far / np.maximum(disparity, _LEAST_PX), "metric", "m"
+        values, kind, unit = metres(disparity, query.focal_px * query.baseline_m), "metric", "m"
     said = {
         "X-Depth-Kind": kind,
         "X-Depth-Unit": unit,
@@ -134,7 +145,7 @@ def stereo_file(
     name = f"{kind}.{offer.format}"
     match offer.format:
         case "png16":
-            stored, scale = _disparity16(values) if unit == "px" else depth.metres16(values)[:2]
+            stored, scale = disparity16(values) if unit == "px" else depth.metres16(values)[:2]
             said |= {"X-Depth-Scale": repr(scale), "X-Depth-Offset": "0.0"}
             name, body = f"{kind}.png", codec.encode_png16(stored, _text(said))
         case "npy":
@@ -154,14 +165,21 @@ def stereo_file(
     return File(name, offer.media_type, body, said)
 
 
-def _at_size(disparity: FloatMap, size: tuple[int, int]) -> FloatMap:
+def at_size(disparity: FloatMap, size: tuple[int, int]) -> FloatMap:
+    """Disparity of what the network saw as that of pictures of a size (height, width), in their pixels."""
     if disparity.shape == size:
         return disparity
     enlarged: FloatMap = geometry.resize(disparity, size) * np.float32(size[1] / disparity.shape[1])
     return enlarged
 
 
-def _disparity16(disparity: FloatMap) -> tuple[NDArray[np.uint16], float]:
+def metres(disparity: FloatMap, focal_baseline: float) -> FloatMap:
+    """Depth in metres; `focal_baseline` is the focal length in pixels times the distance of the cameras in metres."""
+    depth_m: FloatMap = np.float32(focal_baseline) / np.maximum(disparity, LEAST_PX)
+    return depth_m
+
+
+def disparity16(disparity: FloatMap) -> tuple[NDArray[np.uint16], float]:
     """KITTI's 256ths of a pixel; coarser steps, twice as large each time, where there are larger disparities."""
     step = _STEP_PX
     while float(disparity.max()) >= 65_535.5 * step:
@@ -185,14 +203,6 @@ def _report(
         height=values.shape[0],
         statistics=depth.statistics(values),
         vertical_offset_px=vertical_px,
-        adaptation=AdaptationReport(
-            mode=adaptation.mode,
-            loss=adaptation.loss,
-            group=adaptation.group,
-            frames=adaptation.frames,
-            resets=adaptation.resets,
-            reset=adaptation.reset,
-            origin=None if adaptation.mode == "none" else adaptation.origin,
-        ),
+        adaptation=adaptation.report(),
     )
     return orjson.dumps(report.model_dump())

@@ -63,6 +63,10 @@ class Work(Protocol):
         """The answer for the next frame."""
         ...
 
+    async def close(self) -> None:
+        """The stream is over; never raises."""
+        ...
+
 
 class Socket(Protocol):
     """The connection, as Starlette's `WebSocket` has it."""

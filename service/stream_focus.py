@@ -45,6 +45,9 @@ class FocusWork:
         )
         return Answer(body, offer.media_type, seen.size, said)
 
+    async def close(self) -> None:
+        """See `Work.close`: all that it remembers is its own."""
+
     def _expose(self, seen: Look, query: StreamQuery) -> tuple[Exposure, dict[str, Any]]:
         maps = {DEPTH: seen.analysis.inverse_depth(), PERSON: matte.probability(seen.analysis.native(PERSON))}
         step = self._memory.step(seen, maps, query)

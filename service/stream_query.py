@@ -13,29 +13,34 @@ from service.focusing import Aim, Choice, Mode
 from service.imaging.lens import strength_from_blur, strength_from_f_number
 from service.negotiation import Offer, choose
 from service.problems import from_validation
-from service.schemas import Colormap, Decimal, Highlights, ModelName, Number, Share, Whole
+from service.schemas import SEQUENCE_NAME, Colormap, Decimal, Highlights, ModelName, Number, Share, Whole
 
-StreamTask = Literal["depth", "segmentation", "focus"]
+StreamTask = Literal["depth", "segmentation", "focus", "stereo"]
 Drop = Literal["oldest", "none"]
 
 _COLOURS: Final = (Offer("jpeg", "image/jpeg"), Offer("webp", "image/webp"), Offer("png", "image/png"))
+_MAPS: Final = (
+    Offer("png16", "image/png"),
+    Offer("npy", "application/x-npy"),
+    *_COLOURS,
+    Offer("preview", "image/jpeg"),
+)
 OFFERS: Final[Mapping[StreamTask, tuple[Offer, ...]]] = {
-    "depth": (
-        Offer("png16", "image/png"),
-        Offer("npy", "application/x-npy"),
-        *_COLOURS,
-        Offer("preview", "image/jpeg"),
-    ),
+    "depth": _MAPS,
     "segmentation": (Offer("png", "image/png"), Offer("npy", "application/x-npy"), *_COLOURS[:2]),
     "focus": _COLOURS,
+    "stereo": _MAPS,
 }
 """Formats by task, the default first."""
 
-FIXED: Final = ("task", "model", "drop", "queue", "timeout")
+FIXED: Final = ("task", "model", "drop", "queue", "timeout", "pair", "sequence")
 """What holds for the whole stream."""
 
 AIM: Final = ("x", "y", "rx", "ry", "person", "mode")
 """What a new aim takes the place of, all together."""
+
+STEREO: Final = ("pair", "adapt", "sequence", "checkpoint", "focal_px", "baseline_m")
+"""What is said of pairs alone."""
 
 _QUEUE: Final[Mapping[Drop, int]] = {"oldest": 1, "none": 8}
 _DEFAULT_F_NUMBER: Final = 2.8
@@ -72,12 +77,25 @@ class StreamQuery(BaseModel):
     highlights: Highlights = "auto"
     transition: Annotated[int, Field(ge=0, le=120), Whole] = 6
 
+    pair: Literal["files", "side_by_side", "top_bottom"] = "files"
+    adapt: Literal["none", "full", "mad"] = "mad"
+    sequence: Annotated[str | None, Field(min_length=1, max_length=64, pattern=SEQUENCE_NAME)] = None
+    checkpoint: Literal["none", "save", "restore"] = "none"
+    focal_px: Annotated[Annotated[float, Field(gt=0.0, le=1e6), Decimal] | None, Field()] = None
+    baseline_m: Annotated[Annotated[float, Field(gt=0.0, le=1e3), Decimal] | None, Field()] = None
+
     _aims: int = PrivateAttr(0)
+    _checkpoints: int = PrivateAttr(0)
 
     @property
     def aims(self) -> int:
         """How many aims came before this one in the stream."""
         return self._aims
+
+    @property
+    def checkpoints(self) -> int:
+        """How many wishes to save or restore came before this one in the stream: each is of one pair."""
+        return self._checkpoints
 
     @property
     def sharp(self) -> bool:
@@ -127,11 +145,14 @@ def changed(query: StreamQuery, given: Mapping[str, Any]) -> StreamQuery:
     kept = query.model_dump(exclude_defaults=True)
     if any(name in given for name in AIM):
         kept = {name: value for name, value in kept.items() if name not in AIM}
+    if given.get("adapt") == "none":
+        kept.pop("checkpoint", None)  # it was of an earlier pair
     for name, other in (("f_number", "blur"), ("blur", "f_number")):
         if name in given and other not in given:
             kept.pop(other, None)
     result = _checked(kept | dict(given))
     result._aims = query._aims + any(name in given for name in AIM)
+    result._checkpoints = query._checkpoints + ("checkpoint" in given)
     return result
 
 
@@ -149,6 +170,11 @@ def _checked(given: Mapping[str, Any]) -> StreamQuery:
 
 
 def _contradiction(query: StreamQuery) -> DepthlensError | None:
+    if query.task == "stereo":
+        return _contradiction_of_pairs(query)
+    for name in STEREO:
+        if name in query.model_fields_set:
+            return InvalidParameter(f"{name} is of task=stereo.", field=name)
     if query.near <= query.far:
         return InvalidParameter("near must be larger than far.", field="near", value=query.near, limit=query.far)
     if (query.x is None) != (query.y is None) or (query.rx is None) != (query.ry is None):
@@ -161,4 +187,19 @@ def _contradiction(query: StreamQuery) -> DepthlensError | None:
         return InvalidParameter("mode=plane keeps nobody whole: leave the person out.", field="person", value=None)
     if query.task == "focus" and query.size == "native":
         return InvalidParameter("A refocused frame is no map; use max_side.", field="size", value="native")
+    return None
+
+
+def _contradiction_of_pairs(query: StreamQuery) -> DepthlensError | None:
+    if query.near <= query.far:
+        return InvalidParameter("near must be larger than far.", field="near", value=query.near, limit=query.far)
+    if query.model is not None:
+        return InvalidParameter("There is one stereo model: leave its name out.", field="model", value=query.model)
+    if (query.focal_px is None) != (query.baseline_m is None):
+        missing = "focal_px" if query.focal_px is None else "baseline_m"
+        return InvalidParameter(
+            "Metres need focal_px and baseline_m together; without both the answer is in pixels.", field=missing
+        )
+    if query.adapt == "none" and query.checkpoint != "none":
+        return InvalidParameter("checkpoint is of a sequence that is adapted to.", field="checkpoint")
     return None

@@ -127,6 +127,9 @@ class DepthWork:
         values, said = await pipeline.in_worker(context, "render", self._steady, seen, query)
         return await pipeline.in_worker(context, "encode", self._encode, values, said, query)
 
+    async def close(self) -> None:
+        """See `Work.close`: all that it remembers is its own."""
+
     def _steady(self, seen: Look, query: StreamQuery) -> tuple[FloatMap, dict[str, Any]]:
         step = self._memory.step(seen, {DEPTH: seen.analysis.inverse_depth()}, query)
         nearness = step.maps[DEPTH]
@@ -183,6 +186,9 @@ class MatteWork:
         """See `Work.answer`."""
         seen = await look(self._gateway, context, data, self._spec, query, whole=query.sharp)
         return await self._gateway.pipeline.in_worker(context, "encode", self._encode, seen, query)
+
+    async def close(self) -> None:
+        """See `Work.close`: all that it remembers is its own."""
 
     def _encode(self, seen: Look, query: StreamQuery) -> Answer:
         own = matte.probability(seen.analysis.native(PERSON))

@@ -62,7 +62,11 @@ class TritonPythonModel:
         else:
             end = bool(request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
             checkpoint = get_args(Checkpoint)[int(self._tensor(request, "checkpoint").item())]
-            answer = self._streams.adapt(request.correlation_id(), mode, left, right, checkpoint=checkpoint, end=end)
+            sequence = request.correlation_id()
+            if checkpoint == "forget":
+                answer = self._streams.forget(sequence, left)
+            else:
+                answer = self._streams.adapt(sequence, mode, left, right, checkpoint=checkpoint, end=end)
         outputs = {"disparity_px": answer.adapted.disparity_px, "adaptation": answer.numbers()}
         tensors = {name: torch.from_numpy(values[None]).contiguous() for name, values in outputs.items()}
         return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(*entry) for entry in tensors.items()])

@@ -27,7 +27,7 @@ from training.errors import TrainingError
 Origin = Literal["kept", "new", "evicted", "restored"]
 """Where the weights of a frame come from: the frame before, the base, the base because room was needed for others in
 between, or a saved state."""
-Checkpoint = Literal["none", "save", "restore"]
+Checkpoint = Literal["none", "save", "restore", "forget"]
 
 _REASONS = (None, "loss", "worse", "not_finite")
 _MOST_REMEMBERED = 4096  # sequences that were evicted
@@ -125,6 +125,12 @@ class StereoStreams:
         if end:
             del self._streams[sequence]
         return Answer(adapted, adapter.frames, adapter.resets, origin)
+
+    def forget(self, sequence: int, left: Pictures) -> Answer:
+        """A sequence of which no more will come: its weights are given up at once, and the answer says nothing."""
+        self._streams.pop(sequence, None)
+        self._evicted.pop(sequence, None)
+        return Answer(Adapted(np.zeros(left.shape[:2], np.float32)), 0, 0, "new")
 
     def _adapter(self, sequence: int, mode: Mode, checkpoint: Checkpoint) -> tuple[Adapter, Origin]:
         if checkpoint != "none" and self._folder is None:

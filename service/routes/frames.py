@@ -13,13 +13,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from service import access
 from service.context import Deadline, RequestContext
-from service.contract import ModelSpec
-from service.errors import BadRequest, Draining, ForeignOrigin, UpgradeRequired
+from service.contract import STEREO, ModelSpec
+from service.errors import BadRequest, Draining, ForeignOrigin, ModelUnavailable, UpgradeRequired
 from service.gateway import Gateway
+from service.matching import NOT_SERVED
 from service.problems import of_work, written
 from service.stream import FrameStream, StreamEnd, Work
 from service.stream_focus import FocusWork
 from service.stream_query import StreamQuery, StreamTask, read_query
+from service.stream_stereo import StereoWork
 from service.stream_work import DepthWork, MatteWork
 
 router = APIRouter(tags=["stream"])
@@ -32,6 +34,7 @@ WORK: Final[dict[StreamTask, Callable[[Gateway, ModelSpec], Work]]] = {
     "depth": DepthWork,
     "segmentation": MatteWork,
     "focus": FocusWork,
+    "stereo": StereoWork,
 }
 """What is done with frames, by task."""
 
@@ -67,8 +70,12 @@ async def frames(socket: WebSocket) -> None:
         share = held.enter_context(gateway.uploads.share(context.client))
         offer = query.offer
         about = {"task": query.task, "format": offer.format, "media_type": offer.media_type, "model": spec.name}
-        stream = FrameStream(gateway, socket, query, WORK[query.task](gateway, spec), context, share, about)
-        end = await stream.run()
+        work = WORK[query.task](gateway, spec)
+        stream = FrameStream(gateway, socket, query, work, context, share, about)
+        try:
+            end = await stream.run()
+        finally:
+            await work.close()
         await _close(socket, end)
     access.ended(context, PATH, end.code, stream.counts, time.perf_counter() - start)
 
@@ -82,9 +89,17 @@ async def _let_in(
     if gateway.draining:
         raise Draining("This gateway is about to stop. Connect again.")
     query = read_query(socket.query_params)
-    spec = await gateway.model(socket, query.model, query.task)
+    spec = await _model(gateway, socket, query)
     held.enter_context(gateway.streams.place(context.client))
     return query, spec
+
+
+async def _model(gateway: Gateway, socket: WebSocket, query: StreamQuery) -> ModelSpec:
+    if query.task != "stereo":
+        return await gateway.model(socket, query.model, query.task)
+    if not await gateway.client.is_ready(STEREO.name):
+        raise ModelUnavailable(NOT_SERVED)
+    return STEREO
 
 
 def _check_origin(socket: WebSocket, allowed: tuple[str, ...]) -> None:

@@ -1,36 +1,27 @@
 """`POST /stereo`: disparity of a pair of pictures, by a network that can go on adapting to a sequence of them."""
 
-import hashlib
 from typing import Annotated, Any, Final
 
-import numpy as np
 from fastapi import APIRouter, Query
-from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.context import RequestContext
 from service.depth_client import Adapt, Pair
-from service.errors import BadRequest, EmptyBody, InvalidParameter, ModelUnavailable, UnusablePair
+from service.errors import BadRequest, EmptyBody, InvalidParameter
 from service.gateway import Gateway, GatewayDependency
-from service.imaging import geometry
-from service.imaging.pairs import pair_geometry, reduced_size
+from service.matching import Image, matched, picture, prepared, sequence_number
 from service.negotiation import accept_header, choose
 from service.queries import StereoQuery
 from service.routes.documentation import image_route
 from service.routes.examples import STEREO_REPORT
 from service.routes.lock import KEYS, PhotoRoute
-from service.stereo_answers import HEADERS, OFFERS, Adaptation, stereo_file
-from service.triton_errors import VersionGone
+from service.stereo_answers import HEADERS, OFFERS, stereo_file
 from service.upload import FIELD, Parts
 
 router = APIRouter(tags=["photo"], route_class=PhotoRoute, dependencies=KEYS)
 
 _SIDES: Final = ("left", "right")
-_LEAST_PX: Final = 32
-_MOST_VERTICAL_PX: Final = 2.0
-"""Of what the network sees: it looks for matches within a row, at half size and less."""
-_SWAPPED_SHARE: Final = 0.8
 
 _BINARY = {"type": "string", "format": "binary"}
 _BODY: Final[dict[str, Any]] = {
@@ -49,8 +40,6 @@ _BODY: Final[dict[str, Any]] = {
         }
     },
 }
-
-Image = NDArray[np.uint8]
 
 
 @router.post(
@@ -76,21 +65,11 @@ async def stereo(request: Request, query: Annotated[StereoQuery, Query()], gatew
         pictures = [await _picture(gateway, context, parts, side) for side in _SIDES]
         size = (pictures[0].shape[0], pictures[0].shape[1])
         (left, right), vertical_px = await gateway.pipeline.in_worker(
-            context, "decode", _prepared, pictures[0], pictures[1], query.max_side
+            context, "decode", prepared, pictures[0], pictures[1], query.max_side
         )
-        pair = Pair(left, right, adapt, _number(context, query, adapt), query.checkpoint, query.end)
-        with context.timed("infer"):
-            try:
-                prediction = await gateway.client.match(
-                    pair, timeout_s=context.deadline.remaining_s(), request_id=context.request_id
-                )
-            except VersionGone:
-                raise ModelUnavailable(
-                    "The stereo model is not served here: it is optional, and its operator has not exported it, or "
-                    "its process lacks torch."
-                ) from None
-        adaptation = Adaptation.of(prediction, adapt)
-        gateway.metrics.count_pair(adapt, adaptation.loss, adaptation.group, adaptation.reset is not None)
+        number = None if adapt == "none" else sequence_number(context.client, query.sequence or "")
+        pair = Pair(left, right, adapt, number, query.checkpoint, query.end)
+        prediction, adaptation = await matched(gateway, context, pair)
         file = await gateway.pipeline.in_worker(
             context, "encode", stereo_file, prediction, adaptation, size, query, offer, vertical_px
         )
@@ -123,14 +102,6 @@ def _adapt(query: StereoQuery) -> Adapt:
     return adapt
 
 
-def _number(context: RequestContext, query: StereoQuery, adapt: Adapt) -> int | None:
-    """Number of the client's sequence: names of different clients never meet; 63 bits and never 0, as Triton asks."""
-    if adapt == "none":
-        return None
-    name = f"{context.client}\0{query.sequence}".encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:8]) % (2**63 - 1) + 1
-
-
 async def _picture(gateway: Gateway, context: RequestContext, parts: Parts, side: str) -> Image:
     if FIELD in parts or side not in parts:
         raise BadRequest(
@@ -138,52 +109,4 @@ async def _picture(gateway: Gateway, context: RequestContext, parts: Parts, side
         )
     if not parts[side]:
         raise EmptyBody(f"The part `{side}` has zero bytes.", field=side)
-    upload = await gateway.pipeline.open(context, parts[side])
-    photo = await gateway.pipeline.glimpse(context, upload, min(upload.size))  # in full, and not kept
-    return photo.pixels
-
-
-def _prepared(left: Image, right: Image, max_side: int) -> tuple[tuple[Image, Image], float | None]:
-    """Both as the network sees them, and how many rows lower the right one's points lie.
-
-    Raises:
-        UnusablePair: they are no rectified pair, left and right.
-    """
-    if left.shape != right.shape:
-        raise UnusablePair(
-            "The pictures must be of one size.",
-            code="size_mismatch",
-            field="right",
-            value=[right.shape[1], right.shape[0]],
-            limit=[left.shape[1], left.shape[0]],
-        )
-    if np.array_equal(left, right):
-        raise UnusablePair("Both pictures are the same one.", code="identical_pair", field="right")
-    size = reduced_size(left.shape[0], left.shape[1], max_side)
-    if min(size) < _LEAST_PX:
-        raise UnusablePair(
-            "The pictures are too small, or too long and narrow.",
-            code="pair_too_small",
-            field="left",
-            value=[size[1], size[0]],
-            limit=_LEAST_PX,
-        )
-    found = pair_geometry(left, right)
-    limit_px = _MOST_VERTICAL_PX * left.shape[0] / size[0]
-    if found.vertical_px is not None and abs(found.vertical_px) > limit_px:
-        raise UnusablePair(
-            f"Points lie {found.vertical_px:+.1f} rows lower in the right picture than in the left one: rectify the "
-            "pair, so that they lie in the same row.",
-            field="right",
-            value=round(found.vertical_px, 2),
-            limit=round(limit_px, 2),
-        )
-    if found.behind_share is not None and found.behind_share > _SWAPPED_SHARE:
-        raise UnusablePair(
-            "Points lie farther right in the right picture: the two seem swapped.",
-            code="swapped_pair",
-            field="left",
-            value=round(found.behind_share, 2),
-            limit=_SWAPPED_SHARE,
-        )
-    return (geometry.resize(left, size), geometry.resize(right, size)), found.vertical_px
+    return await picture(gateway, context, parts[side])

@@ -7,32 +7,12 @@ import cv2
 import numpy as np
 import pytest
 from fakes import FakeDepthClient, encoded
-from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
+from stereo_pairs import HEIGHT, LEFT, RIGHT, SHIFT, WIDTH, cut
 
 from service.errors import ModelUnavailable
 from service.triton_errors import VersionGone
-
-HEIGHT, WIDTH, SHIFT = 120, 160, 6
-
-
-def world(seed: int = 0) -> NDArray[np.uint8]:
-    """Rectangles of all colours, with corners everywhere; wider than a picture of it."""
-    rng = np.random.default_rng(seed)
-    picture = np.full((HEIGHT + 40, WIDTH + 60, 3), 90, np.uint8)
-    for _ in range(260):
-        (y, x), (h, w) = rng.integers(0, (HEIGHT + 40, WIDTH + 60)), rng.integers(4, 18, 2)
-        picture[y : y + h, x : x + w] = rng.integers(0, 256, 3)
-    return cv2.GaussianBlur(picture, (3, 3), 0)
-
-
-def cut(x: int, y: int = 20, *, width: int = WIDTH, height: int = HEIGHT) -> bytes:
-    """A picture of the world from column x, row y."""
-    return encoded(Image.fromarray(world()[y : y + height, x : x + width]))
-
-
-LEFT, RIGHT = cut(20), cut(20 + SHIFT)  # a point lies 6 columns farther left in the right picture
 
 
 def files(left: bytes | None = LEFT, right: bytes | None = RIGHT) -> dict[str, Any]:
