@@ -10,7 +10,7 @@ import torch
 
 from service.contract import STEREO
 from training.errors import TrainingError
-from training.models.madnet import MADNet
+from training.models.madnet import MADNet, NormalisedMADNet
 from training.serving import parameter_entries, tensor_entries
 from training.stereo_evaluation import load_stereo_network
 from training.version import file_sha256, write_config
@@ -18,7 +18,7 @@ from training.version import file_sha256, write_config
 WEIGHTS = "model.safetensors"
 
 _MODEL = Path(__file__).with_name("stereo_model.py")
-_NETWORK = "madnet"
+_NETWORKS = {MADNet: "madnet", NormalisedMADNet: "madnet_normalised"}
 _IDLE_S = 5
 _CANDIDATES = 256
 
@@ -44,19 +44,21 @@ def export_stereo(
         TrainingError: The file is missing or of another network, or the repository cannot be written.
     """
     network = load_stereo_network(checkpoint)
-    if not isinstance(network, MADNet):
-        raise TrainingError(f"{checkpoint}: {type(network).__name__} is not served, madnet is")
+    name = _NETWORKS.get(type(network))
+    if name is None:
+        known = " and ".join(_NETWORKS.values())
+        raise TrainingError(f"{checkpoint}: {type(network).__name__} is not served; {known} are")
     folder = repository / STEREO.name / "1"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
         partial = folder / f"{WEIGHTS}.tmp"
-        safetensors.torch.save_file(tensors, partial, metadata={"model": _NETWORK})
+        safetensors.torch.save_file(tensors, partial, metadata={"model": name})
         partial.replace(folder / WEIGHTS)
         shutil.copyfile(_MODEL, folder / "model.py")
         metadata = {
             "model": STEREO.name,
-            "network": _NETWORK,
+            "network": name,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "sha256": file_sha256(folder / WEIGHTS),
             "checkpoint": {"path": str(checkpoint), "sha256": file_sha256(checkpoint)},

@@ -53,6 +53,7 @@ TINY = {  # of the first that a name begins with
     "stacked_average": "stacked_average_tiny",
     "cnn_student": "cnn_transformer_tiny_cnn",
     "madnet": "madnet",  # small as it is
+    "madnet_normalised": "madnet_normalised",
 }
 
 

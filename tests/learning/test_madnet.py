@@ -3,7 +3,7 @@ import torch
 
 from training.models import create_model
 from training.models.dispnet import DispNetC
-from training.models.madnet import LEVELS, MADNet
+from training.models.madnet import LEVELS, MADNet, NormalisedMADNet
 from training.models.matching import correlation, in_view, padded_pair, warped
 
 
@@ -24,6 +24,17 @@ def size_of(parameters):
 
 def test_it_has_the_papers_size():
     assert size_of(create_model("madnet").parameters()) == 3_826_070
+
+
+def test_normalised_it_has_the_same_weights_and_sees_past_brightness_and_contrast(network):
+    normalised = NormalisedMADNet().eval()
+    normalised.load_state_dict(network.state_dict())
+    left, right = torch.randn(1, 16, 8, 24), torch.randn(1, 16, 8, 24)
+    costs = normalised._costs(left, right)
+    torch.testing.assert_close(normalised._costs(left * 7 + 3, right * 0.2 - 5), costs, rtol=1e-3, atol=1e-4)
+    spread, mean = torch.std_mean(left)
+    torch.testing.assert_close(normalised._costs(left, left)[:, 2].mean(), ((left - mean) / spread).square().mean())
+    assert create_model("madnet_normalised").state_dict().keys() == network.state_dict().keys()
 
 
 def test_groups_share_all_weights_among_them(network):

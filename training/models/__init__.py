@@ -6,6 +6,7 @@ from types import MappingProxyType
 from torch import nn
 
 from training.errors import TrainingError
+from training.models.ccnn import CCNN
 from training.models.cnn_transformer import (
     cnn_student,
     cnn_transformer,
@@ -23,7 +24,7 @@ from training.models.dpt import NETWORKS as DPT_NETWORKS
 from training.models.encoder_decoder import resnet50_encoder_decoder, resnet50_encoder_decoder_tiny
 from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
 from training.models.focus_on_depth_vit import NETWORKS as FOCUS_ON_DEPTH_VIT_NETWORKS
-from training.models.madnet import MADNet
+from training.models.madnet import MADNet, NormalisedMADNet
 from training.models.mobilenet_v2 import MobileNetV2
 from training.models.stack import NETWORKS as STACK_NETWORKS
 from training.models.timm_encoder import TimmEncoder
@@ -134,7 +135,7 @@ MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
     | STACK_NETWORKS
     | DPT_NETWORKS
     | DEPTH_ANYTHING_NETWORKS
-    | {"madnet": MADNet, "dispnetc": DispNetC}
+    | {"madnet": MADNet, "madnet_normalised": NormalisedMADNet, "dispnetc": DispNetC, "ccnn": CCNN}
 )
 """Builder of each network."""
 

@@ -22,6 +22,7 @@ _RADIUS = 2
 _SLOPE = 0.2
 _PIXELS = 20.0
 """Pixels of disparity per unit of what the modules compute, whose sign is the flow's: negative."""
+_TINY = 1e-6
 _FIRST_GUESS = -0.5  # 10 pixels: an estimate that starts above 0 would be cut off, and never learn
 
 
@@ -142,11 +143,32 @@ class MADNet(nn.Module):
                 up = F.interpolate(coarse, ours.shape[2:], mode="bilinear", align_corners=False)
                 theirs = warped(theirs, up[:, 0] * (-_PIXELS / 2**k))
                 before = [up]
-            volume = torch.cat([ours, correlation(ours, theirs, _RADIUS), *before], 1)
+            volume = torch.cat([ours, self._costs(ours, theirs), *before], 1)
             flows.append(self.estimators[str(k)](volume))
         finest = features[LEVELS[-1] - 1][0]
         flows[-1] = flows[-1] + self.context(torch.cat([finest, flows[-1]], 1))
         return flows
 
+    def _costs(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        return correlation(ours, theirs, _RADIUS)
+
     def _full_size(self, flow: Tensor, left: Tensor) -> Tensor:
         return full_size(F.relu(flow * -_PIXELS), (left.shape[1], left.shape[2]))
+
+
+class NormalisedMADNet(MADNet):
+    """MADNet that compares features of mean 0 and deviation 1, for a training of minutes instead of days.
+
+    Features after a leaky ReLU are mostly positive, and what the two views have in common drowns where they differ:
+    1,500 steps from random weights left plain MADNet where a constant map is, and brought this one to half its error.
+    Jonschkowski et al., "What Matters in Unsupervised Optical Flow", arXiv:2006.04902, normalise so. Same parameters.
+    """
+
+    def _costs(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        return correlation(_normalised(ours), _normalised(theirs), _RADIUS)
+
+
+def _normalised(features: Tensor) -> Tensor:
+    """(B, C, H, W), every picture's features with mean 0 and standard deviation 1 over all of them."""
+    spread, mean = torch.std_mean(features, (1, 2, 3), keepdim=True)
+    return (features - mean) / (spread + _TINY)
