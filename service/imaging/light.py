@@ -55,7 +55,8 @@ def lamps(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         uint8 (H, W), 1 on a lamp; None when there is none. Large clipped areas and those in bright scenes never count:
         brightening them costs more than it gains.
     """
-    clipped = (image.min(axis=2) >= _CLIPPED).astype(np.uint8)
+    least = cv2.min(cv2.min(image[..., 0], image[..., 1]), image[..., 2])
+    clipped: NDArray[Any] = (np.asarray(least) >= _CLIPPED).astype(np.uint8)
     if not clipped.any():
         return None
     side = 2 * max(1, round(_SPOT_SHARE * bounded_long_side(image.shape) / 2)) + 1

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging.geometry import neighbourhood
+from service.imaging.light import to_linear
 
 FloatMap = NDArray[np.float32]
 
@@ -24,12 +25,13 @@ NOBODY: Final = 255
 
 _STEP: Final = 0.03  # inverse depth difference between neighbours that makes an edge
 _RINGS: Final = (1, 2, 3, 5, 8)  # distances in pixels at which the surroundings are looked at, in eight directions
-_CHUNK: Final = 32_768  # mixed pixels at once: their surroundings stay in the processor's cache
+_CHUNK: Final = 8_192  # mixed pixels at once: sums over their surroundings stay in the processor's cache
 _NOISE: Final = 2e-4  # variance of linear light beside texture: sensor noise and 8 bits
 _DEPTH_SPREAD: Final = 0.04  # inverse depth difference that halves a pixel's say about a side
 _MIXED_SAY: Final = 1e-3  # of a mixed pixel about a side, as long as there are others
 _UNSURE: Final = 0.1  # of the coverage: what may be the surroundings' own texture counts as none
 _LIGHT_SAY: Final = 0.3  # of the light about coverage where there is a matte, whose say is better in texture
+_MIXED_FLAG: Final = 256
 _MATTE_SURE: Final = (5, 250)  # matte levels up to and from which a pixel is not mixed
 
 
@@ -54,6 +56,14 @@ class Mixed:
     back_depth: FloatMap
     front_owner: NDArray[np.uint8]
     back_owner: NDArray[np.uint8]
+
+    @classmethod
+    def blank(cls, places: NDArray[np.int64]) -> "Mixed":
+        """Room for what is found at `places`."""
+        count = places.size
+        front, back = np.empty((count, 4), np.float32), np.empty((count, 3), np.float32)
+        depths, owned = np.empty((2, count), np.float32), np.empty((2, count), np.uint8)
+        return cls(places, front, back, *depths, *owned)
 
     @property
     def nbytes(self) -> int:
@@ -80,21 +90,36 @@ def owners(mattes: NDArray[np.uint8], order: Sequence[int]) -> Owners:
     whole = np.full(mattes.shape[1:], NOBODY, np.uint8)
     partly, best = whole.copy(), np.zeros(mattes.shape[1:], np.uint8)
     for index in order:
-        matte = mattes[index]
+        left, top, across, down = cv2.boundingRect(mattes[index])
+        # what lies beyond this is no border of his, and mattes are mostly small beside the photo
+        part = (
+            slice(max(0, top - _RINGS[-1]), top + down + _RINGS[-1]),
+            slice(max(0, left - _RINGS[-1]), left + across + _RINGS[-1]),
+        )
+        matte = mattes[index][part]
+        if not matte.size:
+            continue
         inside = (matte > 127).astype(np.uint8)
-        whole[inside > 0] = index
+        whole[part][inside > 0] = index
         border: NDArray[Any] = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, neighbourhood(_RINGS[-1]))
-        mixed = (border > 0) & (matte > _MATTE_SURE[0]) & (matte < _MATTE_SURE[1]) & (matte >= best)
-        partly[mixed] = index
-        best[mixed] = matte[mixed]
+        mixed = (border > 0) & (matte > _MATTE_SURE[0]) & (matte < _MATTE_SURE[1]) & (matte >= best[part])
+        partly[part][mixed] = index
+        best[part][mixed] = matte[mixed]
     return Owners(whole, partly)
 
 
-def unmix(light: FloatMap, inverse_depth: FloatMap, mattes: NDArray[np.uint8], owner: Owners) -> Mixed:
+def unmix(
+    light: FloatMap,
+    display: NDArray[np.uint8],
+    inverse_depth: FloatMap,
+    mattes: NDArray[np.uint8],
+    owner: Owners,
+) -> Mixed:
     """Find the mixed pixels and take them apart.
 
     Args:
         light: float32 (H, W, 3), linear.
+        display: uint8 (H, W, 3), the same in sRGB.
         inverse_depth: float32 (H, W), edges hard.
         mattes: uint8 (N, H, W).
         owner: of these mattes.
@@ -104,151 +129,251 @@ def unmix(light: FloatMap, inverse_depth: FloatMap, mattes: NDArray[np.uint8], o
     high: NDArray[Any] = cv2.dilate(inverse_depth, window)
     band = (high - low > np.float32(_STEP)) | (owner.partly != NOBODY)
     places = np.flatnonzero(band)
-    surroundings = _Surroundings(light, inverse_depth, mattes, owner, band, low, high)
-    darkest, brightest = _range_round(light, places)
-    chunks = [slice(start, start + _CHUNK) for start in range(0, max(1, places.size), _CHUNK)]
-    parts = [surroundings.apart(places[chunk], darkest[chunk], brightest[chunk]) for chunk in chunks]
-    return Mixed(places, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+    which = owner.partly.ravel()[places]
+    surroundings = _Surroundings.of(light, inverse_depth, mattes, owner, band)
+    spans = _spans_round(display, places), low.ravel()[places], high.ravel()[places]
+    mixed = Mixed.blank(places)
+    for by_matte in (True, False):
+        chosen = np.flatnonzero((which != NOBODY) == by_matte)
+        for start in range(0, chosen.size, _CHUNK):
+            some = chosen[start : start + _CHUNK]
+            span = _Span(spans[0][0][:, some], spans[0][1][:, some], spans[1][some], spans[2][some])
+            if by_matte:
+                surroundings.apart_by_matte(mixed, some, which[some].astype(np.int64), span)
+            else:
+                surroundings.apart_by_depth(mixed, some, span)
+    return mixed
 
 
-def _range_round(light: FloatMap, places: NDArray[np.int64]) -> tuple[FloatMap, FloatMap]:
-    """Least and most light round about `places`, channel by channel, so that memory holds one at a time: (n, 3)."""
+def _spans_round(display: NDArray[np.uint8], places: NDArray[np.int64]) -> tuple[FloatMap, FloatMap]:
+    """Least and most light round about `places`, channel by channel: (3, n) each.
+
+    Display values order light as light itself does, and 8 bits are eroded several times as fast as floats.
+    """
     window = np.ones((2 * _RINGS[-1] + 1, 2 * _RINGS[-1] + 1), np.uint8)
-    least, most = np.empty((places.size, 3), np.float32), np.empty((places.size, 3), np.float32)
-    for channel in range(3):
-        plane = np.ascontiguousarray(light[..., channel])
-        least[:, channel] = cv2.erode(plane, window).ravel()[places]
-        most[:, channel] = cv2.dilate(plane, window).ravel()[places]
+    extremes = cv2.erode(display, window), cv2.dilate(display, window)
+    least, most = (to_linear(np.ascontiguousarray(values.reshape(-1, 3)[places].T)) for values in extremes)
     return least, most
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Between what the surroundings of mixed pixels lie: `darkest` and `brightest` (3, n), `low` and `high` depth (n,).
+
+    The depths are those of the pixels next to it, the light is that of `_RINGS`.
+    """
+
+    darkest: FloatMap
+    brightest: FloatMap
+    low: FloatMap
+    high: FloatMap
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Surroundings:
-    light: FloatMap
-    depth: FloatMap
+    """The photo with its border pixels repeated outwards, so that what lies at a distance is one number farther.
+
+    Attributes:
+        planes: float32 (4, M), red, green, blue and inverse depth of the M pixels.
+        flags: uint16 (M,), the owner, and 256 more where the pixel is mixed itself.
+        mattes: uint8 (N * M,).
+        width: of the widened photo.
+        inner: width of the photo itself.
+    """
+
+    planes: FloatMap
+    flags: NDArray[np.uint16]
     mattes: NDArray[np.uint8]
-    owner: Owners
-    band: NDArray[np.bool_]
-    low: FloatMap
-    high: FloatMap
+    width: int
+    inner: int
 
-    def apart(self, places: NDArray[np.int64], darkest: FloatMap, brightest: FloatMap) -> tuple[NDArray[Any], ...]:
-        """Front, back, depths and owners of the mixed pixels at `places`, in the order of `Mixed`.
+    @classmethod
+    def of(
+        cls,
+        light: FloatMap,
+        inverse_depth: FloatMap,
+        mattes: NDArray[np.uint8],
+        owner: Owners,
+        band: NDArray[np.bool_],
+    ) -> "_Surroundings":
+        """Those of a photo."""
+        far = _RINGS[-1]
+        height, width = inverse_depth.shape[0] + 2 * far, inverse_depth.shape[1] + 2 * far
 
-        No front is darker than `darkest` or brighter than `brightest`, (n, 3).
-        """
-        light, depth = self.light.reshape(-1, 3), self.depth.ravel()
-        owner, band = self.owner.whole.ravel(), self.band.ravel()
-        which = self.owner.partly.ravel()[places]
-        by_matte = which != NOBODY
-        matte_of = np.where(by_matte, which, 0).astype(np.int64)
-        low, high = self.low.ravel()[places], self.high.ravel()[places]
-        middle = (low + high) / 2
-        here = light[places]
-        near, far = _Side(places.size), _Side(places.size)
-        # by matte: `near` is what the matte shows, put right below where it is the farther
-        share, counted = np.where(depth[places] > middle, np.float32(2), np.float32(0)), 2.0
-        for distance, at in self._around(places):
-            values, depths = light[at], depth[at]
-            ahead, sure = depths > middle, ~band[at]
-            if by_matte.any():
-                levels = self.mattes[matte_of, *np.divmod(at, self.depth.shape[1])]
-                ahead = np.where(by_matte, levels > 127, ahead)
-                certain = (levels <= _MATTE_SURE[0]) | (levels >= _MATTE_SURE[1])
-                sure = np.where(by_matte, certain, sure)
-            if distance < 2:
-                share, counted = share + ahead, counted + 1
-            say = np.where(sure, np.float32(1), np.float32(_MIXED_SAY)) * np.float32(1 / distance**2)
-            beyond = np.where(ahead, depths - high, depths - low)  # another thing yet, or a slope's far end
-            say /= 1 + np.where(by_matte, np.float32(0), np.square(beyond * np.float32(1 / _DEPTH_SPREAD)))
-            near.add(values, depths, owner[at], say * ahead)
-            far.add(values, depths, owner[at], say * ~ahead)
-        near.close(here, depth[places])
-        far.close(here, depth[places])
-        level = self.mattes[matte_of, *np.divmod(places, self.depth.shape[1])] if len(self.mattes) else 0
-        expected = np.where(by_matte, np.float32(1 / 255) * level, share * np.float32(1 / counted))
-        behind = by_matte & (near.depth < far.depth - _STEP)
-        near, far = near.exchanged(far, behind)
-        mostly = np.where(by_matte, expected > 0.5, depth[places] > middle) ^ behind
-        expected = np.where(behind, 1 - expected, expected).astype(np.float32)
-        front = _premultiplied(
-            here, near, far, expected, mostly, np.where(by_matte, np.float32(_LIGHT_SAY), np.float32(1))
-        )
-        front[:, :3] = np.clip(front[:, :3], darkest * front[:, 3:], brightest * front[:, 3:])
-        rest = 1 - front[:, 3:]
-        seen = np.clip((here - front[:, :3]) / np.maximum(rest, np.float32(0.5)), darkest, brightest)
-        back = np.where(rest > 0.5, seen, far.mean)
-        return front, back, near.depth, np.minimum(far.depth, near.depth), near.owner, far.owner
+        def widened(values: NDArray[Any]) -> NDArray[Any]:
+            return cv2.copyMakeBorder(values, far, far, far, far, cv2.BORDER_REPLICATE)
 
-    def _around(self, places: NDArray[np.int64]) -> Iterator[tuple[float, NDArray[np.int64]]]:
-        """Distances and places of the pixels looked at, kept within the photo."""
-        height, width = self.depth.shape
-        rows, columns = np.divmod(places, width)
+        planes = np.empty((4, height, width), np.float32)
+        for channel, plane in enumerate((*cv2.split(light), inverse_depth)):
+            planes[channel] = widened(plane)
+        flags = widened(owner.whole.astype(np.uint16) + band.astype(np.uint16) * _MIXED_FLAG).ravel()
+        wide_mattes = np.empty((len(mattes), height, width), np.uint8)
+        for index, matte in enumerate(mattes):
+            wide_mattes[index] = widened(matte)
+        return cls(planes.reshape(4, -1), flags, wide_mattes.ravel(), width, inverse_depth.shape[1])
+
+    def _wide(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places of the photo in the widened one."""
+        rows, columns = np.divmod(places, self.inner)
+        return (rows + _RINGS[-1]) * self.width + columns + _RINGS[-1]
+
+    def _around(self) -> Iterator[tuple[float, int]]:
+        """Distances of the pixels looked at, and how far on they are."""
         for ring in _RINGS:
             for down, right in ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)):
                 slant = round(ring * 0.7071) or 1 if down and right else ring
-                at = np.clip(rows + down * slant, 0, height - 1) * width
-                at += np.clip(columns + right * slant, 0, width - 1)
-                yield slant * (2**0.5 if down and right else 1.0), at
+                yield slant * (2**0.5 if down and right else 1.0), (down * self.width + right) * slant
+
+    def apart_by_depth(self, mixed: "Mixed", some: NDArray[np.int64], span: _Span) -> None:
+        """Front, back, depths and owners of the mixed pixels number `some`, by the depths round about."""
+        at = self._wide(mixed.index[some])
+        here = self.planes[:, at]
+        middle = (span.low + span.high) * np.float32(0.5)
+        mostly = here[3] > middle
+        near, far, seen = _Side(some.size), _Side(some.size), _Seen(some.size)
+        share, counted = np.where(mostly, np.float32(2), np.float32(0)), 2.0
+        for distance, ahead_by in self._around():
+            seen.look(self, at + ahead_by)
+            ahead = seen.depth > middle
+            if distance < 2:
+                share, counted = share + ahead, counted + 1
+            beyond = seen.depth - np.where(ahead, span.high, span.low)  # another thing yet, or a slope's far end
+            beyond *= np.float32(1 / _DEPTH_SPREAD)
+            beyond *= beyond
+            beyond += 1
+            say = np.where(seen.flags >= _MIXED_FLAG, np.float32(_MIXED_SAY), np.float32(1)) / beyond
+            say *= np.float32(1 / distance**2)
+            near.add(seen, say * ahead)
+            far.add(seen, say * ~ahead)
+        expected = share * np.float32(1 / counted)
+        near.close(here)
+        far.close(here)
+        self._write(mixed, some, here[:3], (near, far), _Guess(expected, mostly, 1.0), span)
+
+    def apart_by_matte(self, mixed: "Mixed", some: NDArray[np.int64], which: NDArray[np.int64], span: _Span) -> None:
+        """The same of those on the border of the mattes `which`, by these."""
+        at = self._wide(mixed.index[some])
+        here = self.planes[:, at]
+        at_matte = at + which * self.flags.size
+        expected = self.mattes[at_matte] * np.float32(1 / 255)
+        # near is what the matte shows, put right below where it is the farther
+        near, far, seen = _Side(some.size), _Side(some.size), _Seen(some.size)
+        for distance, ahead_by in self._around():
+            seen.look(self, at + ahead_by)
+            level = self.mattes[at_matte + ahead_by]
+            ahead = level > 127
+            certain = (level <= _MATTE_SURE[0]) | (level >= _MATTE_SURE[1])
+            say = np.where(certain, np.float32(1 / distance**2), np.float32(_MIXED_SAY / distance**2))
+            near.add(seen, say * ahead)
+            far.add(seen, say * ~ahead)
+        near.close(here)
+        far.close(here)
+        behind = near.depth < far.depth - np.float32(_STEP)
+        near, far = near.exchanged(far, behind)
+        mostly = (expected > 0.5) ^ behind
+        expected = np.where(behind, 1 - expected, expected)
+        self._write(mixed, some, here[:3], (near, far), _Guess(expected, mostly, _LIGHT_SAY), span)
+
+    def _write(
+        self,
+        mixed: "Mixed",
+        some: NDArray[np.int64],
+        here: FloatMap,
+        sides: "tuple[_Side, _Side]",
+        guess: "_Guess",
+        span: _Span,
+    ) -> None:
+        """What two sides say of the mixed pixels number `some`, whose light is `here`, (3, n)."""
+        near, far = sides
+        coverage = _coverage(here, near, far, guess)
+        rest = 1 - coverage
+        front = np.clip(here - rest * far.mean, 0, coverage)
+        np.clip(front, span.darkest * coverage, span.brightest * coverage, out=front)
+        seen = np.clip((here - front) / np.maximum(rest, np.float32(0.5)), span.darkest, span.brightest)
+        mixed.front[some, :3], mixed.front[some, 3] = front.T, coverage
+        mixed.back[some] = np.where(rest > 0.5, seen, far.mean).T
+        mixed.front_depth[some], mixed.back_depth[some] = near.depth, np.minimum(far.depth, near.depth)
+        mixed.front_owner[some], mixed.back_owner[some] = near.owner, far.owner
+
+
+class _Seen:
+    """The pixels at one distance and in one direction: light, its square, depth and a one for counting, (6, n)."""
+
+    def __init__(self, count: int) -> None:
+        self.values = np.ones((6, count), np.float32)
+        self.flags = np.zeros(count, np.uint16)
+
+    @property
+    def depth(self) -> FloatMap:
+        """Inverse depth, (n,)."""
+        result: FloatMap = self.values[3]
+        return result
+
+    def look(self, surroundings: _Surroundings, at: NDArray[np.int64]) -> None:
+        """Look there; without `clip`, NumPy takes by way of a copy, and nothing is ever outside."""
+        np.take(surroundings.planes, at, axis=1, out=self.values[:4], mode="clip")
+        np.take(surroundings.flags, at, out=self.flags, mode="clip")
+        red, green, blue = self.values[:3]
+        self.values[4] = red * red + green * green + blue * blue
 
 
 class _Side:
-    """What is known of one side of an edge, summed up pixel by pixel."""
+    """What is known of one side of an edge, summed up pixel by pixel: `mean` (3, n) light, `depth` and so on (n,)."""
 
     def __init__(self, count: int) -> None:
-        self.weight = np.full(count, 1e-9, np.float32)
-        self.mean = np.zeros((count, 3), np.float32)
-        self.square = np.zeros(count, np.float32)
-        self.depth = np.zeros(count, np.float32)
-        self.owner = np.full(count, NOBODY, np.uint8)
+        self._sums = np.zeros((6, count), np.float32)
+        self._sums[5] = 1e-9
         self._most = np.zeros(count, np.float32)
+        self.owner = np.full(count, NOBODY, np.uint8)
+        self.mean, self.depth, self.variance = self._sums[:3], self._sums[3], self._sums[4]
 
-    def add(self, light: FloatMap, depth: FloatMap, owner: NDArray[np.uint8], weight: FloatMap) -> None:
-        self.weight += weight
-        self.mean += light * weight[:, None]
-        self.square += np.einsum("ij,ij->i", light, light) * weight
-        self.depth += depth * weight
-        heavier = weight > self._most
-        self.owner[heavier] = owner[heavier]
-        self._most = np.maximum(self._most, weight)
+    def add(self, seen: _Seen, weight: FloatMap) -> None:
+        self._sums += seen.values * weight
+        np.copyto(self.owner, seen.flags, where=weight > self._most, casting="unsafe")  # its low byte
+        np.maximum(self._most, weight, out=self._most)
 
-    def close(self, here: FloatMap, depth: FloatMap) -> None:
-        """Means of the sums; the pixel's own values where nothing was found."""
+    def close(self, here: FloatMap) -> None:
+        """Means of the sums; the pixel's own values, (4, n), where nothing was found."""
         found = self._most > 0
-        self.mean = np.where(found[:, None], self.mean / self.weight[:, None], here)
-        self.depth = np.where(found, self.depth / self.weight, depth)
-        self.square = np.where(found, self.square / self.weight, 0)
+        means = np.where(found, self._sums[:5] / self._sums[5], np.float32(0))
+        means[:4, ~found] = here[:, ~found]
+        self.mean, self.depth = means[:3], means[3]
+        self.variance = np.maximum(means[4] - _dot(self.mean, self.mean), 0)  # of the light, all channels together
 
-    @property
-    def variance(self) -> FloatMap:
-        """Of the light, all channels together: (n,)."""
-        result: FloatMap = np.maximum(self.square - np.einsum("ij,ij->i", self.mean, self.mean), 0)
-        return result
-
-    def exchanged(self, other: "_Side", where: NDArray[np.bool_]) -> tuple["_Side", "_Side"]:
+    def exchanged(self, other: "_Side", where: NDArray[np.bool_]) -> "tuple[_Side, _Side]":
         """Self and other with the pixels `where` changed over."""
         first, second = _Side(0), _Side(0)
-        for name in ("mean", "square", "depth", "owner"):
+        for name in ("mean", "variance", "depth", "owner"):
             mine, theirs = getattr(self, name), getattr(other, name)
-            swap = where[:, None] if mine.ndim == 2 else where
-            setattr(first, name, np.where(swap, theirs, mine))
-            setattr(second, name, np.where(swap, mine, theirs))
+            setattr(first, name, np.where(where, theirs, mine))
+            setattr(second, name, np.where(where, mine, theirs))
         return first, second
 
 
-def _premultiplied(
-    here: FloatMap, near: _Side, far: _Side, expected: FloatMap, mostly: NDArray[np.bool_], say: FloatMap
-) -> FloatMap:
-    """Light of the nearer side in mixed pixels, and its coverage: (n, 4)."""
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    """What depth or matte say of coverage: `expected` 0..1, whether it is `mostly` front, and the light's `say`."""
+
+    expected: FloatMap
+    mostly: NDArray[np.bool_]
+    say: float
+
+
+def _dot(first: FloatMap, second: FloatMap) -> FloatMap:
+    """Of colours, (3, n) each: (n,)."""
+    result: FloatMap = first[0] * second[0] + first[1] * second[1] + first[2] * second[2]
+    return result
+
+
+def _coverage(here: FloatMap, near: _Side, far: _Side, guess: _Guess) -> FloatMap:
+    """Of the nearer side in mixed pixels: (n,)."""
     along = near.mean - far.mean
-    contrast = np.einsum("ij,ij->i", along, along)
-    measured = np.einsum("ij,ij->i", here - far.mean, along) / np.maximum(contrast, np.float32(1e-9))
+    contrast = _dot(along, along)
+    measured = _dot(here - far.mean, along) / np.maximum(contrast, np.float32(1e-9))
     texture = near.variance + far.variance
-    trust = contrast / (contrast + 2 * texture + np.float32(_NOISE)) * say
-    coverage = np.clip(trust * measured + (1 - trust) * expected, 0, 1)
-    unsure = np.minimum(np.sqrt((texture + _NOISE) / np.maximum(contrast, np.float32(1e-9))), _UNSURE)
-    coverage = np.where((coverage < unsure) & ~mostly, 0, coverage)
-    coverage = np.where((coverage > 1 - unsure) & mostly, 1, coverage)
-    own = np.clip(here - (1 - coverage)[:, None] * far.mean, 0, coverage[:, None])
-    front: FloatMap = np.concatenate([own, coverage[:, None]], axis=1).astype(np.float32)
-    return front
+    trust = contrast / (contrast + 2 * texture + np.float32(_NOISE)) * np.float32(guess.say)
+    coverage = np.clip(trust * measured + (1 - trust) * guess.expected, 0, 1)
+    unsure = np.minimum(np.sqrt((texture + np.float32(_NOISE)) / np.maximum(contrast, np.float32(1e-9))), _UNSURE)
+    coverage[(coverage < unsure) & ~guess.mostly] = 0
+    coverage[(coverage > 1 - unsure) & guess.mostly] = 1
+    return coverage

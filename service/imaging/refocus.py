@@ -101,11 +101,11 @@ def prepare(image: NDArray[np.uint8], inverse_depth: FloatMap, mattes: FloatMap 
             value=list(mattes.shape),
             limit=list(size),
         )
-    depth = np.clip(np.nan_to_num(inverse_depth.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0), 0, 1)
-    depth = snap_edges(depth)
+    # of a number and NaN, fmax takes the number
+    depth = snap_edges(np.fmin(np.fmax(inverse_depth.astype(np.float32), 0), 1))
     levels = np.zeros((0, *size), np.uint8)
     if mattes is not None and len(mattes):
-        levels = np.stack([np.rint(np.clip(np.nan_to_num(matte), 0, 1) * 255).astype(np.uint8) for matte in mattes])
+        levels = np.stack([np.rint(np.fmin(np.fmax(matte, 0), 1) * 255).astype(np.uint8) for matte in mattes])
     order = _far_to_near(levels, depth)
     for index in order:
         depth = snap_to_matte(depth, levels[index])
@@ -115,7 +115,7 @@ def prepare(image: NDArray[np.uint8], inverse_depth: FloatMap, mattes: FloatMap 
     for index, matte in enumerate(levels):
         small_levels[index] = resize(matte, small)
     owner = owners(small_levels, order)
-    mixed = unmix(resize(to_linear(image), small), _nearest(depth, small), small_levels, owner)
+    mixed = unmix(resize(to_linear(image), small), resize(image, small), _nearest(depth, small), small_levels, owner)
     return Scene(image, depth, levels, lamps(image), mixed, reduction)
 
 
