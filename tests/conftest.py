@@ -1,15 +1,19 @@
-"""Options and fixtures for every test: golden pictures."""
+"""Options and fixtures for every test: golden pictures, and the same examples in every run."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 TESTS = Path(__file__).parent
 Check = Callable[..., None]
+
+hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("seeded")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

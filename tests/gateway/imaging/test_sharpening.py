@@ -151,8 +151,8 @@ def test_scaled_and_shifted_with_the_map(values: np.ndarray, scale: float, shift
     smooth = cv2.GaussianBlur(values, (0, 0), 1.0)
     expected = sharp_upsample(smooth, photo) * scale + shift
     moved = sharp_upsample((smooth * scale + shift).astype(np.float32), photo)
-    # a value exactly at a threshold may fall on either side of it after rounding
-    assert np.mean(np.abs(moved - expected) > 2e-3 * (abs(scale) * 4 + abs(shift) * 1e-3)) < 0.02
+    # a value exactly at a threshold may fall on either side of it after rounding, with the few pixels it decides
+    assert np.mean(np.abs(moved - expected) > 2e-3 * (abs(scale) * 4 + abs(shift) * 1e-3)) < 0.05
 
 
 @CHECKED
