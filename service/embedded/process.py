@@ -1,6 +1,7 @@
 """One launch of tritonserver: its command line, its log, its end."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.embedded import shm
-from service.embedded.binary import TritonBinary
+from service.embedded.binary import TritonBinary, keep_temporary_folder
 from service.embedded.settings import EmbeddedSettings
 from service.tracing import traces_url
 from service.triton_admin import ADMIN_NAME
@@ -91,9 +92,13 @@ class TritonProcess:
             environment[_OPENVINO_CACHE_VARIABLE] = settings.cache.as_posix()
         prefix, lock = shm.claim_prefix()
         directory = Path(tempfile.gettempdir(), prefix.rstrip("_"))
+        held: list[int] = [lock]
         try:
             directory.mkdir(mode=0o700)
+            held.append(_lock_directory(directory))
             binary.make_backend_directory(directory / "backends")
+            if settings.working_directory is None:
+                keep_temporary_folder(directory / "backends")
             working_directory = settings.working_directory or directory / "empty"
             working_directory.mkdir(exist_ok=True)
             guard = await asyncio.create_subprocess_exec(
@@ -106,14 +111,15 @@ class TritonProcess:
                 stderr=asyncio.subprocess.STDOUT,
                 cwd=working_directory,
                 env=environment,
-                pass_fds=(lock,),
+                pass_fds=held,
                 start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone, which drains first
             )
         except BaseException:
             _remove(prefix, directory)
             raise
         finally:
-            os.close(lock)
+            for descriptor in held:
+                os.close(descriptor)
         return cls(guard, prefix, directory)
 
     @property
@@ -213,6 +219,39 @@ def kill_model(session: int, model: str) -> None:
                 os.kill(pid, signal.SIGKILL)
         except OSError:
             continue  # it has ended
+
+
+def remove_stale() -> list[str]:
+    """Remove the working directories of launches of which nothing lives any more; returns their names.
+
+    A machine that stopped, or a kill -9 of everything at once, leaves them. One whose lock is still in `/dev/shm` is in
+    use, or just being made; one that is locked itself belongs to a container that shares this folder and no more.
+    """
+    removed = []
+    for directory in Path(tempfile.gettempdir()).glob(f"depthlens-{'[0-9a-f]' * 8}"):
+        if (shm.DIRECTORY / f"{directory.name}_lock").exists():
+            continue
+        try:
+            descriptor = _lock_directory(directory)
+        except OSError:
+            continue
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(descriptor)
+        removed.append(directory.name)
+    return removed
+
+
+def _lock_directory(directory: Path) -> int:
+    """A descriptor that holds the directory's lock; raises OSError when another has it, or it is none of ours."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_uid != os.getuid():
+            raise PermissionError(f"{directory} is somebody else's")
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _remove(prefix: str, directory: Path) -> None:

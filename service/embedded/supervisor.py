@@ -13,7 +13,7 @@ from service.canary import Canary
 from service.embedded import exposition, shm
 from service.embedded.binary import BinaryMissingError, find_binary
 from service.embedded.others import Others, models_in
-from service.embedded.process import Ports, TritonProcess, kill_model, pick_ports
+from service.embedded.process import Ports, TritonProcess, kill_model, pick_ports, remove_stale
 from service.embedded.settings import EmbeddedSettings
 from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
 from service.inference import TritonClient, only_versions
@@ -149,6 +149,8 @@ class Supervisor:
         )
         if stale := shm.remove_stale():
             logger.info("removed %d shared-memory files of servers that are gone", len(stale))
+        if left := remove_stale():
+            logger.info("removed %d working directories of servers that are gone", len(left))
         try:
             await self._start_with_free_ports()
         except BaseException:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,7 +26,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from service.canary import Canary
 from service.embedded import shm
-from service.embedded.process import Ports, pick_ports, session_members
+from service.embedded.process import Ports, pick_ports, remove_stale, session_members
 from service.embedded.settings import EmbeddedSettings
 from service.embedded.supervisor import Supervisor, TritonStartError
 from service.errors import DepthlensError, ModelUnavailable
@@ -241,6 +242,36 @@ def test_the_module_says_what_is_wrong(tmp_path: Path) -> None:
     assert process.wait(30) == 1
     assert "nowhere" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_the_backends_temporary_folder_is_the_launches_own_and_goes_with_it(repository: Path, tmp_path: Path) -> None:
+    """Killed all at once, guard too, a launch can remove nothing: the next start does."""
+    log = tmp_path / "log"
+    process = run_module(repository, log, "--grpc-port=0", "--http-port=0", "--metrics-port=0", "--exit-timeout-s=0")
+    try:
+        wait_for_log(process, log, "is ready")
+        session = child_of(process.pid)
+        [lock] = [path for path in shared_memory(session) if path.name.endswith("_lock")]
+        directory = Path(tempfile.gettempdir(), lock.name.removesuffix("_lock"))
+        assert list(directory.glob("environments_*")), "the backend was built anew, and has its folder elsewhere"
+        assert directory.name not in remove_stale()
+    finally:
+        everything = [process.pid, session, *session_members(session)]
+        for pid in everything:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)  # the guard must not see the others go
+        for pid in everything:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+    asyncio.run(eventually(lambda: session_members(session) == [], 10))
+    assert directory.exists()
+
+    async def next_start() -> None:
+        async with Supervisor(fast(repository)):
+            assert not directory.exists()
+
+    asyncio.run(next_start())
 
 
 def test_stale_shared_memory_goes_at_the_next_start(repository: Path) -> None:
