@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,55 +13,12 @@ import numpy as np
 import pytest
 from fakes import encoded
 from PIL import Image
+from served_gateway import Served
 from streaming import Heard, streaming
 
 ROOT = Path(__file__).parents[2]
-READY_S = 120
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
-
-
-class Served:
-    """`depthlens serve` on a port of its own, with tiny networks."""
-
-    def __init__(self, repository: Path, log: Path) -> None:
-        self.log = log
-        environment = os.environ | {"DEPTHLENS_MODEL_REPOSITORY": str(repository), "DEPTHLENS_PORT": "0"}
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve"], cwd=ROOT, env=environment, stdout=output, stderr=output
-            )
-        started = time.monotonic()
-        while (ready := re.search(r"ready: http://([\d.]+):(\d+)", log.read_text())) is None:
-            assert self.process.poll() is None, log.read_text()
-            assert time.monotonic() - started < READY_S, log.read_text()
-            time.sleep(0.05)
-        self.address = ready[1], int(ready[2])
-
-    def resident_bytes(self) -> int:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
-
-    def triton_pid(self) -> int:
-        """Of the server below this process, the one that answers."""
-        parents = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                text = (entry / "stat").read_text()
-            except OSError:
-                continue
-            name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
-            parents[int(entry.name)] = (int(rest[1]), name)
-        below = {self.process.pid}
-        for _ in range(6):
-            below |= {pid for pid, (parent, _) in parents.items() if parent in below}
-        return next(pid for pid in below if parents[pid][1] == "tritonserver")
-
-    def metric(self, line: str) -> float:
-        host, port = self.address
-        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=10) as answer:
-            found = re.search(rf"^{re.escape(line)} (\S+)$", answer.read().decode(), re.MULTILINE)
-        return float(found[1]) if found else 0.0
 
 
 @pytest.fixture(scope="module")
