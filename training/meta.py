@@ -8,6 +8,7 @@ judged by truth. The gradient of that judgement goes back through the steps to t
 gradients (first order) the first weights can still be trained; WAd gets none.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from training.config import parse_fields, read_values
 from training.data.domains import DOMAINS
 from training.data.stereo_pairs import StereoFrame, layered_sequence
 from training.errors import TrainingError
-from training.losses_stereo import disparity_error, photometric, weighted_photometric
+from training.losses_stereo import disparity_error, photometric, photometric_error
 from training.models.matching import PYRAMID_STRIDE
 from training.models.wad import ErrorWeights
 
@@ -181,12 +182,16 @@ def adapted(
         second_order: Whether the step itself can be differentiated.
     """
     disparity = functional_call(network, weights, (moment.left, moment.right))
-    pair = moment.left, moment.right
+    pair, parts = (moment.left, moment.right), list(weights.values())
+    how: dict[str, Any] = {"create_graph": second_order, "materialize_grads": True}
     if error_weights is None:
-        loss = photometric(*pair, disparity)
+        gradients = torch.autograd.grad(photometric(*pair, disparity), parts, **how)
     else:
-        loss = weighted_photometric(*pair, disparity, error_weights)
-    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=second_order, materialize_grads=True)
+        # the gradient of `weighted_photometric`, which takes what WAd says for fixed; but what it says follows from the
+        # weights, too, and that the way back to the first weights must know
+        error = photometric_error(*pair, disparity)
+        trusted = error_weights(error).expand_as(error) / error.shape[1]
+        gradients = torch.autograd.grad(error, parts, trusted, **how)
     return {name: value - lr * slope for (name, value), slope in zip(weights.items(), gradients, strict=True)}
 
 
@@ -292,5 +297,5 @@ class Learner:
         self.network.load_state_dict(state["network"])
         if self.error_weights is not None:
             self.error_weights.load_state_dict(state["error_weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.step = int(state["step"])
