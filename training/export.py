@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from service.contract import DEPTH_M, IMAGE, INVERSE_DEPTH, MODELS, PERSON, ModelSpec, Size, TensorSpec
+from training.aoti import write_aoti
 from training.checkpoint import Checkpoint, adopt, source_revision
 from training.data.sample import read_rgb
 from training.errors import TrainingError
@@ -73,7 +74,7 @@ class Request:
         side_px: Side of the square one of those eight; None for about the default's.
         bf16: Whether it may be computed in bfloat16.
         traits: What else is to be said of it.
-        target: `onnx` makes a version; `torchscript` adds to the one that is there.
+        target: `onnx` makes a version; `torchscript` and `aoti` add to the one that is there.
     """
 
     name: str = "focus_on_depth"
@@ -81,7 +82,7 @@ class Request:
     side_px: int | None = None
     bf16: bool = True
     traits: Traits = field(default_factory=Traits)
-    target: Literal["onnx", "torchscript"] = "onnx"
+    target: Literal["onnx", "torchscript", "aoti"] = "onnx"
 
 
 def trained_network(checkpoint: Checkpoint, origin: str = "checkpoint") -> nn.Module:
@@ -165,6 +166,8 @@ class Exporter:
     def _write(self, network: nn.Module, spec: ModelSpec, batches: Sequence[Any]) -> dict[str, Any]:
         if self.request.target == "torchscript":
             return write_torchscript(network, spec, batches, self.repository)
+        if self.request.target == "aoti":
+            return write_aoti(network, spec, self.stride, batches, self.repository)
         about = self.about | {"parity_photos": len(self.photos)}
         return write_version(network, spec, self.stride, batches, about, self.repository, self.request.bf16)
 

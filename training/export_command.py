@@ -27,10 +27,11 @@ def add_export(command: argparse.ArgumentParser) -> None:
     """Arguments of `export`."""
     command.add_argument(
         "--target",
-        choices=("onnx", "torchscript", "tensorrt"),
+        choices=("onnx", "torchscript", "aoti", "tensorrt"),
         default="onnx",
-        help="onnx (default) makes a version; torchscript adds model.pt to the one that is there; tensorrt builds its "
-        "plan for this machine's GPU, of model.onnx alone",
+        help="onnx (default) makes a version; torchscript adds model.pt to the one that is there; aoti, its successor, "
+        "compiles it for this machine's GPU or else its CPU, as the model NAME_pt2; tensorrt builds its plan for this "
+        "machine's GPU, of model.onnx alone",
     )
     command.add_argument(
         "--checkpoint",
@@ -158,7 +159,9 @@ def _checkpoint(arguments: argparse.Namespace) -> "Checkpoint":
     if path.suffix != ".safetensors":
         return load_checkpoint(path)
     if arguments.target == "onnx":
-        raise TrainingError(f"--checkpoint {path} has weights alone: that is enough for --target torchscript only")
+        raise TrainingError(
+            f"--checkpoint {path} has weights alone: that is enough for --target torchscript and aoti only"
+        )
     version = arguments.repository / arguments.model / "1" / "metadata.json"
     try:
         recipe = json.loads(version.read_text())["config"]

@@ -221,6 +221,40 @@ instance_group [ {{ kind: KIND_GPU count: 1 profile: [ {profiles} ] }} ]""",
     )
 
 
+def aoti_config(spec: ModelSpec, device: str) -> str:
+    """`configs/torch_aoti.pbtxt` of a model that holds a package; its tensors have the platform's names, by place.
+
+    Args:
+        spec: What the network takes and gives, under the name of that model.
+        device: `cuda` or `cpu`, which the package is compiled for.
+    """
+    placed = replace(spec, inputs=_by_place("INPUT", spec.inputs), outputs=_by_place("OUTPUT", spec.outputs))
+    return _gpu_config(
+        placed,
+        f"""platform: "torch_aoti"
+default_model_filename: "model.pt2"
+{parameter_entries({"ENABLE_WEIGHT_SHARING": "true"})}
+instance_group [ {{ kind: {"KIND_GPU" if device == "cuda" else "KIND_CPU"} count: 1 }} ]""",
+        "a package runs on the kind of device it was compiled for; its tensors have no names of their own.",
+    )
+
+
+def one_step_config(spec: ModelSpec, step: str) -> str:
+    """`configs/torch_aoti.pbtxt` of the model itself: an ensemble of `step`, with the contract's names.
+
+    Args:
+        spec: What the model takes and gives.
+        step: Name of the model that holds its package.
+    """
+    inputs = {place.name: own.name for place, own in zip(_by_place("INPUT", spec.inputs), spec.inputs, strict=True)}
+    outputs = {place.name: own.name for place, own in zip(_by_place("OUTPUT", spec.outputs), spec.outputs, strict=True)}
+    return ensemble_config(spec, [Step(step, inputs, outputs)])
+
+
+def _by_place(side: str, tensors: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    return tuple(replace(tensor, name=f"{side}__{number}") for number, tensor in enumerate(tensors))
+
+
 def _gpu_config(spec: ModelSpec, runs: str, why: str) -> str:
     warm = "\n".join(_warm_up(spec, size) for size in profile_sizes(spec.sizes, spec.canary_size))
     return f"""# Written by `python -m training export`; chosen with Triton's --model-config-name. In it

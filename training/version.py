@@ -74,13 +74,6 @@ def comparison_batches(
 
 def write_onnx(network: nn.Module, spec: ModelSpec, stride: int, path: Path) -> None:
     """The network as one ONNX file, batch free, and height and width multiples of `stride`; one size alone is fixed."""
-    batch = torch.export.Dim("batch", min=1, max=256)
-    shapes: list[dict[int, Any]] = [{0: batch} for _ in spec.inputs]
-    if len(spec.sizes) > 1:
-        dim = torch.export.Dim
-        most = max(64 * 32, *(side for size in spec.sizes for side in size)) // stride
-        height, width = dim(f"height_{stride}", min=1, max=most), dim(f"width_{stride}", min=1, max=most)
-        shapes = [shape | {1: stride * height, 2: stride * width} for shape in shapes]
     with warnings.catch_warnings():
         # two inputs of one size have one name for it
         warnings.filterwarnings("ignore", "# The axis name: .* will not be used")
@@ -91,13 +84,25 @@ def write_onnx(network: nn.Module, spec: ModelSpec, stride: int, path: Path) -> 
             output_names=[tensor.name for tensor in spec.outputs],
             opset_version=OPSET,
             dynamo=True,
-            dynamic_shapes=tuple(shapes),
+            dynamic_shapes=dynamic_shapes(spec, stride),
             verbose=False,
         )
     if program is None:
         raise TrainingError("the ONNX exporter made nothing")
     program.save(str(path), external_data=False)
     _forget_origin(path)
+
+
+def dynamic_shapes(spec: ModelSpec, stride: int) -> tuple[dict[int, Any], ...]:
+    """What `torch.export` may vary of each input: the batch, and where there are several sizes, height and width."""
+    batch = torch.export.Dim("batch", min=1, max=256)
+    shapes: list[dict[int, Any]] = [{0: batch} for _ in spec.inputs]
+    if len(spec.sizes) > 1:
+        dim = torch.export.Dim
+        most = max(64 * 32, *(side for size in spec.sizes for side in size)) // stride
+        height, width = dim(f"height_{stride}", min=1, max=most), dim(f"width_{stride}", min=1, max=most)
+        shapes = [shape | {1: stride * height, 2: stride * width} for shape in shapes]
+    return tuple(shapes)
 
 
 def example(spec: ModelSpec) -> tuple[Tensor, ...]:

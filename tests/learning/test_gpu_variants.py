@@ -1,28 +1,32 @@
-"""TorchScript and TensorRT beside an exported network: what is written, what is refused, what serves instead."""
+"""Other forms beside an exported network: what is written, what is refused, what serves instead."""
 
 import argparse
+import dataclasses
 import json
 import shutil
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
+from torch import nn
 from tritonclient.grpc import model_config_pb2
 
-from service.contract import MODELS
+from service.contract import DEPTH_M, IMAGE, MODELS, PERSON
 from training import export_command, tensorrt
+from training.aoti import find_compiler, write_aoti
 from training.checkpoint import load_averaged
 from training.config import parse_config
 from training.errors import TrainingError
 from training.export import Provenance, Request, export, file_sha256
 from training.parity import difference, onnx_runtime
-from training.serving import tensorrt_config, torchscript_config
+from training.serving import Traits, aoti_config, one_step_config, spec_for, tensorrt_config, torchscript_config
 from training.tensorrt import PlanError, build_command, build_plan, exported, fall_back, find_trtexec, plan_name, probe
 from training.trainer import Run
+from training.version import write_onnx
 
 ROOT = Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "support" / "trtexec.py"
@@ -68,8 +72,15 @@ def test_a_plan_is_built_compared_and_named_after_its_gpu(repository, trtexec, t
     assert [path.name for path in plan.parent.glob(".plan-*")] == []
 
 
+def of_one_size(repository):
+    """The same with one profile instead of three: the stand-in is a process for each."""
+    path = repository / "depth_small" / "1" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sizes": [[64, 64]]}))
+    return repository
+
+
 def test_a_plan_that_differs_is_refused_and_what_was_there_stays(repository, trtexec, tmp_path, monkeypatch):
-    model = exported(repository, "depth_small")
+    model = exported(of_one_size(repository), "depth_small")
     before = {path.name for path in model.folder.iterdir()}
     monkeypatch.setenv("BIAS", "0.2")
     with pytest.raises(PlanError, match="differs from model"):
@@ -86,7 +97,7 @@ def test_a_build_that_fails_says_trtexecs_reason(repository, tmp_path):
 
 
 def test_without_a_plan_torchscript_serves_and_a_warning_says_why(repository, trtexec, capsys, monkeypatch):
-    folder = repository / "depth_small"
+    folder = of_one_size(repository) / "depth_small"
     (folder / "configs").mkdir()
     (folder / "configs" / "torchscript.pbtxt").write_text('platform: "pytorch_libtorch"\n')
     (folder / "1" / "model.pt").write_bytes(b"a trace")
@@ -187,7 +198,9 @@ def test_torchscript_joins_the_version_it_agrees_with(checkpoint, version, tmp_p
 )
 def test_torchscript_of_something_else_is_refused(checkpoint, tiny, version, tmp_path, changed, message):
     shutil.copytree(version, tmp_path, dirs_exist_ok=True)
-    other = Run.start(replace(tiny, seed=99), None).checkpoint(tiny, "abc") if "seed" in changed else checkpoint
+    other = (
+        Run.start(dataclasses.replace(tiny, seed=99), None).checkpoint(tiny, "abc") if "seed" in changed else checkpoint
+    )
     wanted = {"name": "depth_tiny", "sizes": SIZES} | {key: value for key, value in changed.items() if key != "seed"}
     with pytest.raises(TrainingError, match=message):
         export(other, PROVENANCE, [], tmp_path, Request(**wanted, target="torchscript"))
@@ -203,3 +216,99 @@ def test_weights_alone_serve_with_the_recipe_of_the_version(tmp_path):
         load_averaged(weights.with_name("focus_on_depth.safetensors"), config)
     with pytest.raises(TrainingError, match="weights not found"):
         load_averaged(tmp_path / "none.safetensors", config)
+
+
+class Small(nn.Module):
+    """Depth and people by one convolution: compiling a network takes a minute, compiling this some seconds."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 2, 4, 4)
+
+    def forward(self, image):
+        found = self.layer(image.permute(0, 3, 1, 2).float() / 255)
+        found = nn.functional.interpolate(found, scale_factor=4, mode="bilinear", align_corners=False)
+        return found[:, 0].exp(), found[:, 1].sigmoid()
+
+
+SMALL = spec_for("depth_small", (IMAGE,), (DEPTH_M, PERSON), SIZES, (64, 64), Traits())
+
+
+def picture(*shape):
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def exported_small(repository):
+    folder = repository / "depth_small" / "1"
+    folder.mkdir(parents=True)
+    write_onnx(Small().eval(), SMALL, 32, folder / "model.onnx")
+    (folder / "metadata.json").write_text(json.dumps({"sizes": [list(size) for size in SIZES]}))
+    return folder
+
+
+@pytest.mark.timeout(900)  # a compiler reads all of torch's headers
+def test_a_compiled_package_joins_the_version_it_agrees_with(tmp_path):
+    try:
+        find_compiler()
+    except TrainingError as reason:
+        pytest.skip(str(reason))
+    folder = exported_small(tmp_path)
+    batches = [picture(3, *size) for size in SIZES]
+    metadata = write_aoti(Small().eval(), SMALL, 32, batches, tmp_path)
+    path = tmp_path / "depth_small_pt2" / "1" / "model.pt2"
+    assert metadata == json.loads((folder / "metadata.json").read_text())
+    assert metadata["variants"]["torch_aoti"]["sha256"] == file_sha256(path)
+    assert metadata["variants"]["torch_aoti"]["parity"]["depth_largest"] < 1e-5
+
+    loaded = torch._inductor.aoti_load_package(str(path))
+    image = picture(1, 128, 160)  # a batch and a size that nobody compiled or compared
+    found = tuple(each.numpy() for each in loaded(torch.from_numpy(image)))
+    wanted = onnx_runtime(folder / "model.onnx", ["depth_m", "person"])(image)
+    assert difference(found, wanted, ["depth_m", "person"]).depth_largest < 1e-5
+    assert difference(found, wanted, ["depth_m", "person"]).person_largest < 1e-5
+
+    # Triton's platform maps INPUT__n and OUTPUT__n by these: a tuple of one tensor in, a tuple of two out
+    given, gives = (json.loads(said)[1] for said in loaded.loader.get_call_spec())
+    assert [child["type"] for child in given["children_spec"]] == ["builtins.tuple", "builtins.dict"]
+    assert (len(given["children_spec"][0]["children_spec"]), len(gives["children_spec"])) == (1, 2)
+
+    step = read_config(tmp_path / "depth_small_pt2" / "configs" / "torch_aoti.pbtxt")
+    assert (step.platform, step.default_model_filename) == ("torch_aoti", "model.pt2")
+    own = read_config(tmp_path / "depth_small" / "configs" / "torch_aoti.pbtxt")
+    assert own.ensemble_scheduling.step[0].model_name == "depth_small_pt2"
+    assert not (tmp_path / "depth_small_pt2" / "config.pbtxt").exists(), "servers of another configuration pass it by"
+
+
+def read_config(path):
+    return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_the_ensemble_gives_a_package_s_tensors_the_contract_s_names(device):
+    spec = MODELS["focus_on_depth"]
+    step_text = aoti_config(dataclasses.replace(spec, name="focus_on_depth_pt2"), device)
+    step = text_format.Parse(step_text, model_config_pb2.ModelConfig())
+    own = text_format.Parse(one_step_config(spec, "focus_on_depth_pt2"), model_config_pb2.ModelConfig())
+    assert [entry.name for entry in step.input] == ["INPUT__0"]
+    assert [entry.name for entry in step.output] == ["OUTPUT__0", "OUTPUT__1"]
+    assert [entry.name for entry in own.output] == ["inverse_depth", "person"]
+    for side in ("input", "output"):
+        theirs, ours = getattr(step, side), getattr(own, side)
+        assert [(e.data_type, list(e.dims)) for e in theirs] == [(e.data_type, list(e.dims)) for e in ours]
+    scheduled = own.ensemble_scheduling.step[0]
+    assert (scheduled.model_name, dict(scheduled.input_map)) == (step.name, {"INPUT__0": "image"})
+    assert dict(scheduled.output_map) == {"OUTPUT__0": "inverse_depth", "OUTPUT__1": "person"}
+    kind = getattr(model_config_pb2.ModelInstanceGroup, "KIND_GPU" if device == "cuda" else "KIND_CPU")
+    assert [group.kind for group in step.instance_group] == [kind]
+    assert {tuple(w.inputs["INPUT__0"].dims) for w in step.model_warmup} == {
+        (*size, 3) for size in (*spec.sizes, spec.canary_size)
+    }
+    assert step.max_batch_size == own.max_batch_size == spec.max_batch_size
+
+
+def test_without_a_compiler_nothing_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "a-compiler-that-is-not-there"))
+    with pytest.raises(TrainingError, match=r"--target aoti needs a C\+\+ compiler: install g\+\+, or name one in CXX"):
+        write_aoti(Small().eval(), SMALL, 32, [], tmp_path)
+    assert list(tmp_path.iterdir()) == []
