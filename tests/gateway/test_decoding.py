@@ -1,6 +1,7 @@
 """Worker processes: the same pictures as in this process, and their deaths, each one problem and a successor."""
 
 import asyncio
+import gc
 import io
 import os
 import signal
@@ -280,13 +281,15 @@ def test_photos_hold_their_memory_and_no_descriptor(at_work: AtWork) -> None:
         data = noise(500, 700, "WEBP")
         header = codec.inspect(data)
         await workers.decode(data, header)
+        gc.collect()
+        left_by_others = mapped()
         before = len(os.listdir("/proc/self/fd"))
         photos = [await workers.decode(data, header) for _ in range(20)]
         assert len(os.listdir("/proc/self/fd")) == before, "photos hold no descriptor"
-        assert mapped() >= 1
+        assert mapped() > left_by_others
         view = photos[0].pixels[10:20]
         del photos
-        assert mapped() == 1, "a view keeps its photo's memory"
+        assert mapped() == left_by_others + 1, "a view keeps its photo's memory"
         assert view.sum() > 0
 
     before = shared_files()

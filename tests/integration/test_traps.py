@@ -175,7 +175,7 @@ def test_control_a_full_queue_in_a_parallel_ensemble_ends_the_server(tmp_path: P
             client = TritonClient(supervisor.grpc_url)
             started = time.monotonic()
             while supervisor.restarts == 0:
-                assert time.monotonic() - started < 20, "this Triton survives: the config check can be relaxed"
+                assert time.monotonic() - started < 60, "this Triton survives: the config check can be relaxed"
                 calls = [client.infer("focus", noise((224, 416)), timeout_s=5.0) for _ in range(200)]
                 await asyncio.gather(*calls, return_exceptions=True)
             await client.close()
