@@ -9,6 +9,7 @@ DepthlensError
 ├── UnknownModel 404          unknown_model (the router's own: unknown_route, and 405 method_not_allowed)
 ├── UnknownScene 404          unknown_scene
 ├── NoPreviousVersion 409     no_previous_version
+├── LastServer 409            last_server
 ├── NotAcceptable 406         not_acceptable
 ├── RequestTimeout 408        request_timeout
 ├── TooLarge 413              body_too_large, image_too_large, image_too_long, too_many_scans, metadata_too_large,
@@ -154,6 +155,14 @@ class UnknownScene(DepthlensError):
     status = 404
     title = "Unknown scene"
     code = "unknown_scene"
+
+
+class LastServer(DepthlensError):
+    """409: the only inference server that answers cannot be taken out."""
+
+    status = 409
+    title = "Last server"
+    code = "last_server"
 
 
 class NoPreviousVersion(DepthlensError):

@@ -10,11 +10,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from service.breaker import Breaker
-from service.canary import Canary, CanaryState, Reason
+from service.canary import Reason
 from service.contract import MODELS, STEREO, ModelSpec
 from service.depth_client import DepthClient, Image, Pair, Prediction, ServedModel
-from service.errors import DeadlineExceeded, DepthlensError, ModelUnavailable
+from service.endpoint import Endpoint, Question
+from service.errors import InvalidParameter, LastServer, ModelUnavailable
+from service.hedging import Hedging
 
 logger = logging.getLogger("depthlens.replicas")
 
@@ -30,117 +31,6 @@ _RETIRE_TIMEOUT_S = 120.0
 """How long requests to an address that is no longer named may take: the cap of their deadlines."""
 
 
-class Watched:
-    """One model of one server.
-
-    Args:
-        client: the server.
-        model: its model.
-        period_s: pause between two probes.
-        on_change: called when answers may no longer be what they were: another version, or a server that returned.
-    """
-
-    def __init__(self, client: DepthClient, model: str, period_s: float, on_change: Callable[[], None]) -> None:
-        self.canary = Canary(client, model, period_s=period_s, on_probe=self._probed)
-        self.breaker = Breaker(on_open=self.canary.wake)
-        self._on_change = on_change
-        self._version: str | None = None
-        self._was_gone = False
-
-    @property
-    def rank(self) -> int:
-        """0: to be asked. 1: answers, but wrongly, so asked when nobody else is there. 2: not to be asked."""
-        if self.breaker.open:
-            return 2
-        return int(self.canary.state.reason is Reason.FAILED)
-
-    def answered(self, version: str) -> None:
-        """A request was answered."""
-        self.breaker.answered()
-        if self._version not in (None, version):
-            self._on_change()
-        self._version = version
-
-    def _probed(self, state: CanaryState, error: DepthlensError | None) -> None:
-        if error is None:
-            self.breaker.probed(True)
-            if self._was_gone:
-                self._on_change()
-            self._was_gone = False
-            return
-        # What comes back may be another version; a slow moment changes nothing.
-        self._was_gone |= not isinstance(error, DeadlineExceeded)
-        if not state.ready:
-            self.breaker.probed(state.reason is Reason.FAILED)
-
-
-class Endpoint:
-    """One Triton at one address.
-
-    Attributes:
-        address: `address:port`; not for users' eyes.
-        client: the connection to it.
-        watched: its models that have a canary.
-        inflight: requests that it is working on for this gateway.
-    """
-
-    def __init__(
-        self, address: str, client: DepthClient, models: Sequence[str], period_s: float, on_change: Callable[[], None]
-    ) -> None:
-        self.address = address
-        self.client = client
-        self.watched = {model: Watched(client, model, period_s, on_change) for model in models}
-        self.inflight = 0
-        self._probing: list[asyncio.Task[None]] = []
-
-    def rank(self, model: str) -> int:
-        """As `Watched.rank`; a model without a canary is always asked, because nothing would close its breaker."""
-        return self.watched[model].rank if model in self.watched else 0
-
-    @property
-    def sound(self) -> bool:
-        """Whether every canary's last word was good."""
-        return all(watched.canary.state.ready for watched in self.watched.values())
-
-    def start_probing(self) -> None:
-        """Run the canaries; once is enough."""
-        if not self._probing:
-            self._probing = [asyncio.create_task(watched.canary.run()) for watched in self.watched.values()]
-
-    async def stop_probing(self) -> None:
-        """Stop the canaries."""
-        for task in self._probing:
-            task.cancel()
-        await asyncio.gather(*self._probing, return_exceptions=True)
-        self._probing = []
-
-    async def infer(
-        self,
-        model: str,
-        image: Image,
-        *,
-        outputs: Sequence[str] | None = None,
-        timeout_s: float,
-        request_id: str | None = None,
-    ) -> Prediction:
-        """See `DepthClient.infer`; tells the model's breaker how it went."""
-        watched = self.watched.get(model)
-        self.inflight += 1
-        try:
-            prediction = await self.client.infer(
-                model, image, outputs=outputs, timeout_s=timeout_s, request_id=request_id
-            )
-        except DepthlensError as error:
-            if watched is not None:
-                watched.breaker.failed(error)
-            raise
-        finally:
-            self.inflight -= 1
-        if watched is not None:
-            watched.answered(prediction.version)
-        return prediction
-
-
 class Replicas:
     """`DepthClient` over every Triton behind one list of addresses.
 
@@ -154,6 +44,7 @@ class Replicas:
 
     Attributes:
         retries: requests that were tried a second time, on another server.
+        hedges: requests that another server was asked as well, because the first had not answered.
     """
 
     def __init__(
@@ -177,6 +68,8 @@ class Replicas:
         self._question: asyncio.Future[list[ServedModel]] | None = None
         self.endpoints: list[Endpoint] = []
         self.retries = 0
+        self.hedges = 0
+        self._hedging = Hedging()
 
     async def watch(self) -> None:
         """Look addresses up and probe the servers, until cancelled."""
@@ -206,7 +99,8 @@ class Replicas:
         """See `DepthClient.infer`.
 
         An inference changes nothing, so one that its server did not finish because it, or the model there, went away
-        is tried once more on another one. A deadline is the caller's, so what missed it is not tried again.
+        is tried once more on another one; one that its server does not answer for long is put to another one as well
+        (`service.hedging`). A deadline is the caller's, so what missed it is not tried again.
 
         Raises:
             ModelUnavailable: at once, when no server has the model.
@@ -214,19 +108,49 @@ class Replicas:
         ends_at = time.monotonic() + timeout_s
         if not self.endpoints:
             await self._update()
+
+        async def question(client: DepthClient) -> Prediction:
+            left_s = ends_at - time.monotonic()
+            return await client.infer(model, image, outputs=outputs, timeout_s=left_s, request_id=request_id)
+
         endpoint = self._least_busy(model)
         if endpoint is None:
             raise ModelUnavailable(f"No inference server has the model {model} at this moment. Try again.")
+        began = time.monotonic()
         try:
-            return await endpoint.infer(model, image, outputs=outputs, timeout_s=timeout_s, request_id=request_id)
+            prediction = await self._patiently(endpoint, model, question, timeout_s)
         except ModelUnavailable:
             another = self._least_busy(model, but=endpoint)
             if another is None:
                 raise
-        self.retries += 1
-        return await another.infer(
-            model, image, outputs=outputs, timeout_s=ends_at - time.monotonic(), request_id=request_id
-        )
+            self.retries += 1
+            return await another.ask(model, question)
+        self._hedging.answered(model, time.monotonic() - began)
+        return prediction
+
+    async def _patiently(self, endpoint: Endpoint, model: str, question: Question, timeout_s: float) -> Prediction:
+        """The answer of the server, or of another one when this one does not answer: whichever comes first."""
+        patience_s = self._hedging.patience_s(model, timeout_s)
+        if patience_s is None or len(self.endpoints) < 2:
+            return await endpoint.ask(model, question)
+        asked = {asyncio.ensure_future(endpoint.ask(model, question))}
+        try:
+            done, _ = await asyncio.wait(asked, timeout=patience_s)
+            another = None if done else self._least_busy(model, but=endpoint)
+            if another is not None and another.rank(model) == 0 and self._hedging.take():
+                self.hedges += 1
+                endpoint.overdue(model)
+                asked.add(asyncio.ensure_future(another.ask(model, question)))
+            left = asked
+            while True:
+                done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if not left or task.exception() is None:
+                        return task.result()
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def match(self, pair: Pair, *, timeout_s: float, request_id: str | None = None) -> Prediction:
         """See `DepthClient.match`; a sequence stays with one server as long as the servers stay the same.
@@ -241,11 +165,9 @@ class Replicas:
         if pair.sequence is not None:
             ordered = sorted(self._answering(), key=lambda each: each.address)
             endpoint = ordered[pair.sequence % len(ordered)]
-        endpoint.inflight += 1
-        try:
-            return await endpoint.client.match(pair, timeout_s=timeout_s, request_id=request_id)
-        finally:
-            endpoint.inflight -= 1
+        return await endpoint.ask(
+            STEREO.name, lambda client: client.match(pair, timeout_s=timeout_s, request_id=request_id)
+        )
 
     async def spec(self, model: str) -> ModelSpec:
         """See `DepthClient.spec`: as the least busy server has it."""
@@ -269,6 +191,41 @@ class Replicas:
             (able[(self._turn + index) % len(able)] for index in range(len(able))), key=lambda each: each.inflight
         )
 
+    async def drain(self, address: str) -> Endpoint:
+        """Give a server nothing new; returns when what it worked on has ended. Cancelled, it stays so.
+
+        Raises:
+            InvalidParameter: none has this address.
+            LastServer: there is no other one that is asked.
+        """
+        endpoint = self._at(address)
+        if not any(other is not endpoint and not other.drained and other.sound for other in self.endpoints):
+            raise LastServer("No other inference server would be left that answers. Add one, or put one back first.")
+        endpoint.drained = True
+        self.on_change()  # whoever answers instead may have another version
+        logger.info("an operator drains %s: %d requests in work", address, endpoint.inflight)
+        await endpoint.left()
+        return endpoint
+
+    def resume(self, address: str) -> Endpoint:
+        """Give a drained server requests again, as soon as its canaries answer; raises InvalidParameter."""
+        endpoint = self._at(address)
+        endpoint.drained = False
+        self.on_change()
+        logger.info("an operator puts %s back", address)
+        return endpoint
+
+    def _at(self, address: str) -> Endpoint:
+        for endpoint in self.endpoints:
+            if endpoint.address == address:
+                return endpoint
+        raise InvalidParameter(
+            "No inference server has this address.",
+            field="address",
+            value=address[:100],
+            limit=[endpoint.address for endpoint in self.endpoints],
+        )
+
     def state(self) -> dict[str, Reason]:
         """Of each model with a canary, whether some server answers, else why the first does not."""
         states: dict[str, Reason] = {}
@@ -277,7 +234,7 @@ class Replicas:
                 Reason.UNAVAILABLE
                 if watched.breaker.open and watched.canary.state.ready
                 else watched.canary.state.reason
-                for watched in (endpoint.watched[model] for endpoint in self.endpoints)
+                for watched in (endpoint.watched[model] for endpoint in self.endpoints if not endpoint.drained)
             ]
             states[model] = Reason.OK if Reason.OK in reasons else (reasons or [Reason.STARTING])[0]
         return states
@@ -308,7 +265,11 @@ class Replicas:
 
     def _answering(self) -> list[Endpoint]:
         """The servers that are worth a question: all of them where none is."""
-        found = [endpoint for endpoint in self.endpoints if any(w.rank < 2 for w in endpoint.watched.values())]
+        found = [
+            endpoint
+            for endpoint in self.endpoints
+            if not endpoint.drained and any(w.rank < 2 for w in endpoint.watched.values())
+        ]
         return found or self.endpoints
 
     async def close(self) -> None:
