@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.data.sample import BrokenSampleError, Sample, read_gray, read_rgb
+from training.proxies import disagreement, semi_global
 
 STEREO_SETS = ("kitti_seq1", "kitti_seq2", "euroc_micro")
 """Folders of `stereo_seq/`."""
@@ -53,32 +54,11 @@ def proxy_disparity(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -
     Returns:
         float32 (H, W) pixels, of the left picture; 0 where there is none or the two directions disagree.
     """
-    matcher = cv2.StereoSGBM.create(
-        numDisparities=_MAX_DISPARITY,
-        blockSize=5,
-        P1=8 * 25,
-        P2=32 * 25,
-        uniquenessRatio=5,
-        mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
-    )
-    forth = _match(matcher, left, right)
-    back = _match(matcher, right[:, ::-1], left[:, ::-1])[:, ::-1]
-    rows, columns = np.indices(forth.shape)
-    there = np.clip(np.rint(columns - forth).astype(np.int64), 0, forth.shape[1] - 1)
-    agreed = (forth > 0) & (np.abs(back[rows, there] - forth) <= _AGREEMENT)
-    stored = np.where(agreed, forth * 16, 0).astype(np.int16)
+    match = semi_global(left, right, _MAX_DISPARITY, checked=True)
+    agreed = disagreement(match) <= _AGREEMENT
+    stored = np.where(agreed, match.disparity_px * 16, 0).astype(np.int16)
     cv2.filterSpeckles(stored, 0, _SPECKLE, 16)
     return (stored / np.float32(16)).astype(np.float32)
-
-
-def _match(
-    matcher: cv2.StereoSGBM, left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
-    # without a border of its own the matcher leaves the first _MAX_DISPARITY columns empty
-    border = ((0, 0), (_MAX_DISPARITY, 0)) + ((0, 0),) * (left.ndim - 2)
-    found = matcher.compute(np.pad(left, border, mode="edge"), np.pad(right, border, mode="edge"))
-    disparity: npt.NDArray[np.float32] = found[:, _MAX_DISPARITY:].astype(np.float32) / 16
-    return disparity
 
 
 def read_sample(root: Path, left: Path, labels: Path) -> Sample:
