@@ -8,7 +8,6 @@ with the coverage u - i. Layer i is known where u <= i, hidden where u >= i + 1.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,10 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contract import Size
 from service.imaging.filling import push_pull
 from service.imaging.geometry import resize
 from service.imaging.lens import Aperture, blur, shrink, working_scale
+from service.imaging.windows import Window, any_in_cells, merged, round_cells
 
 FloatMap = NDArray[np.float32]
 
@@ -30,7 +29,6 @@ _LEVEL_REACH_PX: Final = 4
 _LEVEL_WINDOW_PX: Final = 9
 _STRIP_ROWS: Final = 128  # at a time: what is worked on stays in the processor's cache
 _GRID: Final = 4  # largest working scale; sides are padded to a multiple of it
-_CELL_PX: Final = 16  # a multiple of it: how finely the places of a layer's parts are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,52 +124,6 @@ def _whole_where_level(place: FloatMap) -> FloatMap:
     return result
 
 
-@dataclass(slots=True)
-class _Pile:
-    """Layers composited so far at one scale: premultiplied linear light and coverage, float32 (h, w, 4)."""
-
-    rgba: FloatMap
-    scale: int
-
-    def at(self, scale: int, size: Size) -> FloatMap:
-        """The pile enlarged to another scale of a photo of `size`."""
-        return resize(self.rgba, (size[0] // scale, size[1] // scale))
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """The part of the photo that a layer can show in, in full-size pixels; its sides are multiples of 4."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def meets(self, other: "_Window") -> bool:
-        """Whether the two have a pixel in common."""
-        return (
-            self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
-        )
-
-    def with_(self, other: "_Window") -> "_Window":
-        """The smallest one that holds both."""
-        return _Window(
-            min(self.top, other.top),
-            max(self.bottom, other.bottom),
-            min(self.left, other.left),
-            max(self.right, other.right),
-        )
-
-    def strips(self) -> Iterator["_Window"]:
-        """The window from top to bottom, a part of its rows at a time."""
-        for top in range(self.top, self.bottom, _STRIP_ROWS):
-            yield _Window(top, min(top + _STRIP_ROWS, self.bottom), self.left, self.right)
-
-    def at(self, scale: int) -> tuple[slice, slice]:
-        """Rows and columns at a working scale."""
-        return slice(self.top // scale, self.bottom // scale), slice(self.left // scale, self.right // scale)
-
-
 def _four(values: FloatMap) -> FloatMap:
     """A map repeated into four channels: OpenCV multiplies those in a third of NumPy's broadcasting time."""
     repeated: NDArray[Any] = cv2.merge([values, values, values, values])
@@ -203,35 +155,50 @@ def composite(light: FloatMap, sharp: FloatMap, layers: Stack, aperture: Apertur
         aperture: shape of the blur.
 
     Returns:
-        linear light float32 (H, W, 3) and the coverage (H, W) of all that lies in front of the focal layer.
+        linear light float32 (H, W, 4), opaque, and the coverage (H, W) of all that lies in front of the focal layer.
     """
     size = (light.shape[0], light.shape[1])
     in_front = np.zeros(size, np.float32)
-    pile: _Pile | None = None
+    scale = _scale(layers, 0)
+    pile = np.empty(0, np.float32)
+    cells = any_in_cells(_layer_bits(layers))
     for indices in _groups(layers):
-        group: _Pile | None = None
+        own_scale = _scale(layers, indices[0])
+        finer = min(scale, own_scale)
+        # a group in front may be coarser than what lies below it: it is piled up by itself first
+        apart = indices[0] > layers.focal
+        group = np.zeros((size[0] // own_scale, size[1] // own_scale, 4), np.float32) if apart else None
+        windows: list[Window] = []
         for index in indices:
-            radius = abs(layers.radii[index])
-            scale = _scale(layers, index)
-            for window in _windows(layers, index):
-                rgba = _layer(sharp if index == layers.focal else light, layers, index, scale, window)
+            for window in _windows(layers, cells, index):
+                rgba = _layer(sharp if index == layers.focal else light, layers, index, own_scale, window)
                 if index != layers.focal:
-                    rgba = blur(rgba, radius, scale, aperture, inverted=index > layers.focal)
-                if group is None:
-                    group = _Pile(np.zeros((size[0] // scale, size[1] // scale, 4), np.float32), scale)
-                lay_over(group.rgba[window.at(scale)], rgba)
-        if group is None:
+                    radius = abs(layers.radii[index])
+                    rgba = blur(rgba, radius, own_scale, aperture, inverted=index > layers.focal)
+                if group is not None:
+                    lay_over(group[window.at(own_scale)], rgba)
+                elif index == 0:
+                    pile = rgba
+                else:
+                    pile, scale = resize(pile, (size[0] // finer, size[1] // finer)), finer
+                    lay_over(pile[window.at(scale)], rgba)
+                windows.append(window)
+        if group is None or not windows:
             continue
-        if indices[0] > layers.focal:
-            in_front += (1 - in_front) * resize(np.ascontiguousarray(group.rgba[..., 3]), size)
-        pile = group if pile is None else _joined(pile, group, size)
-    assert pile is not None  # the farthest layer is never left out
-    return np.ascontiguousarray(pile.at(1, size)[..., :3]), in_front
+        pile, scale = resize(pile, (size[0] // finer, size[1] // finer)), finer
+        for window in merged(windows):
+            rgba = np.ascontiguousarray(group[window.at(own_scale)])
+            view = pile[window.at(scale)]
+            lay_over(view, resize(rgba, (view.shape[0], view.shape[1])))
+            covered = in_front[window.at(1)]
+            alpha = resize(np.ascontiguousarray(rgba[..., 3]), (covered.shape[0], covered.shape[1]))
+            covered += (1 - covered) * alpha
+    return resize(pile, size), in_front
 
 
 def opaque(light: FloatMap) -> FloatMap:
     """Linear light (H, W, 3) with a fourth channel of ones, its coverage."""
-    rgba: NDArray[Any] = cv2.merge([*cv2.split(light), np.ones(light.shape[:2], np.float32)])
+    rgba: NDArray[Any] = cv2.cvtColor(light, cv2.COLOR_RGB2RGBA)
     return rgba
 
 
@@ -251,54 +218,35 @@ def _groups(layers: Stack) -> list[list[int]]:
     return groups
 
 
-def _joined(pile: _Pile, group: _Pile, size: Size) -> _Pile:
-    scale = min(pile.scale, group.scale)
-    below = pile.at(scale, size)
-    lay_over(below, group.at(scale, size))
-    return _Pile(below, scale)
+def _layer_bits(layers: Stack) -> NDArray[Any]:
+    """Which layers a pixel shows in, bit by bit: (H, W); there are no more than 43, of the widest lens on a photo."""
+    kind: type[Any] = np.uint32 if len(layers.radii) <= 32 else np.uint64
+    below = layers.place.astype(np.uint8)
+    one = kind(1) << np.arange(8 * kind().nbytes, dtype=kind)
+    bits: NDArray[Any] = one[below]
+    bits |= one[below + (layers.place > below)]
+    at = layers.fringe.rows, layers.fringe.columns
+    bits[at] |= one[layers.fringe.place.astype(np.uint8)]
+    return bits
 
 
-def _windows(layers: Stack, index: int) -> list[_Window]:
-    """Where layer `index` can be seen: what is its own, wider by its blur and by that of all that hides it.
-
-    A rectangle for each of its parts; those that would meet are one.
-    """
+def _windows(layers: Stack, cells: NDArray[Any], index: int) -> list[Window]:
+    """Where layer `index` can be seen: what is its own, wider by its blur and by that of all that hides it."""
     height, width = layers.place.shape
     if index == 0:
-        return [_Window(0, height, 0, width)]
-    own = (np.abs(layers.place - np.float32(index)) < 1).view(np.uint8)
-    around = layers.fringe.around(index)
-    own[layers.fringe.rows[around], layers.fringe.columns[around]] = 1
-    words = np.pad(own, ((0, -height % _CELL_PX), (0, -width % _CELL_PX))).view(np.uint64)
-    blocks = words.reshape(-1, _CELL_PX, words.shape[1] * 8 // _CELL_PX, _CELL_PX // 8)
-    cells = (np.bitwise_or.reduce(blocks, axis=(1, 3)) > 0).astype(np.uint8)
-    reach = math.ceil((abs(layers.radii[index]) + max(layers.radii[-1], 0) + 2 * _GRID) / _CELL_PX)
-    wide = cv2.dilate(cells, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    _, _, stats, _ = cv2.connectedComponentsWithStats(wide, connectivity=8)
-    found: list[_Window] = []
-    for left, top, across, down, _ in stats[1:]:
-        window = _Window(int(top), int(top + down), int(left), int(left + across))
-        while meeting := next((other for other in found if window.meets(other)), None):
-            found.remove(meeting)
-            window = window.with_(meeting)
-        found.append(window)
-    return [
-        _Window(
-            one.top * _CELL_PX,
-            min(height, one.bottom * _CELL_PX),
-            one.left * _CELL_PX,
-            min(width, one.right * _CELL_PX),
-        )
-        for one in found
-    ]
+        return [Window(0, height, 0, width)]
+    reach = math.ceil(abs(layers.radii[index]) + max(layers.radii[-1], 0) + 2 * _GRID)
+    return round_cells(cells & cells.dtype.type(1 << index) > 0, reach, (height, width))
 
 
-def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: _Window) -> FloatMap:
+def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: Window) -> FloatMap:
     """Layer `index` unblurred at `scale`: premultiplied colour and coverage (h, w, 4), continued where it is hidden."""
-    strips = [_strip(light, layers, index, scale, strip) for strip in window.strips()]
-    weighted: FloatMap = np.concatenate([strip[0] for strip in strips])
-    known: FloatMap = np.concatenate([strip[1] for strip in strips])
-    del strips
+    rows, columns = window.at(scale)
+    known = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
+    weighted = np.empty((*known.shape, 4), np.float32)
+    for strip in window.strips(_STRIP_ROWS):
+        part = slice(strip.top // scale - rows.start, strip.bottom // scale - rows.start)
+        _cut(light, layers, index, strip, weighted[part], known[part])
     if known.min() < 1:
         deeper = _GRID // scale
         continued = push_pull(shrink(weighted, deeper), shrink(known, deeper))
@@ -307,20 +255,22 @@ def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: _Wind
     return weighted
 
 
-def _strip(light: FloatMap, layers: Stack, index: int, scale: int, window: _Window) -> tuple[FloatMap, FloatMap]:
-    """Layer `index` in a window, at `scale`: premultiplied colour and coverage (h, w, 4), and how far it is known."""
+def _cut(light: FloatMap, layers: Stack, index: int, window: Window, rgba: FloatMap, known: FloatMap) -> None:
+    """Write layer `index` in a window: premultiplied colour and coverage, and how far it is known, shrunk to fit."""
     view = window.at(1)
     place = layers.place[view]
-    known = np.clip(np.float32(index + 1) - place, 0, 1)
-    own = known
+    known_here = np.clip(np.float32(index + 1) - place, 0, 1)
+    own = known_here
     if index > 0:
-        own = known * np.clip(place - np.float32(index - 1), 0, 1)
+        own = np.abs(place - np.float32(index))
+        np.maximum(np.subtract(1, own, out=own), 0, out=own)
     weighted = _times(light[view], own)
-    _lay_fringe(weighted, known, layers.fringe, index, window)
-    return shrink(weighted, scale), shrink(known, scale)
+    _lay_fringe(weighted, known_here, layers.fringe, index, window)
+    rgba[:] = shrink(weighted, place.shape[0] // rgba.shape[0])
+    known[:] = shrink(known_here, place.shape[0] // rgba.shape[0])
 
 
-def _lay_fringe(rgba: FloatMap, known: FloatMap, fringe: Fringe, index: int, window: _Window) -> None:
+def _lay_fringe(rgba: FloatMap, known: FloatMap, fringe: Fringe, index: int, window: Window) -> None:
     """Lay what mixed pixels show of nearer things over layer `index` in a window, at full size: it is `known`."""
     around = fringe.around(index)
     if around.stop == around.start:

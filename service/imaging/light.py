@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from service.imaging.geometry import bounded_long_side
 
 _LINEAR_STEPS: Final = 65_536  # 20 of them make the smallest display step, so the way there and back is exact
+_STRIP_ROWS: Final = 32
 _CLIPPED: Final = 250  # all channels from here on: what the sensor could not hold
 _SPOT_SHARE: Final = 0.012  # of the long side: a clipped area wider than this is a sky or a wall, not a lamp
 _DARK_LINEAR: Final = 0.25  # mean linear light round a lamp, above which it does not outshine its surroundings
@@ -37,11 +38,19 @@ def to_linear(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def to_display(linear: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """uint8 sRGB display values of linear light, clipped to 0..1; the exact inverse of `to_linear` on its values."""
-    index = np.clip(linear, 0, 1)
-    index *= np.float32(_LINEAR_STEPS - 1)
-    index += np.float32(0.5)
-    display: NDArray[np.uint8] = _TO_DISPLAY[index.astype(np.uint16)]
+    """uint8 sRGB display values of linear light, clipped to 0..1; the exact inverse of `to_linear` on its values.
+
+    Args:
+        linear: (H, W) or (H, W, C); a fourth channel is left out.
+    """
+    channels = 1 if linear.ndim == 2 else linear.shape[2]
+    display = np.empty(linear.shape[:2] if linear.ndim == 2 else (*linear.shape[:2], min(channels, 3)), np.uint8)
+    scale = np.full(4, _LINEAR_STEPS - 1, np.float64)
+    for start in range(0, linear.shape[0], _STRIP_ROWS):  # what is worked on stays in the processor's cache
+        strip = linear[start : start + _STRIP_ROWS]
+        index: NDArray[Any] = cv2.multiply(strip, scale, dtype=cv2.CV_16U)  # rounds, and stays within 16 bits
+        shown: NDArray[Any] = _TO_DISPLAY[index]
+        display[start : start + _STRIP_ROWS] = cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB) if channels == 4 else shown
     return display
 
 

@@ -200,22 +200,25 @@ class _Surroundings:
         far = _RINGS[-1]
         height, width = inverse_depth.shape[0] + 2 * far, inverse_depth.shape[1] + 2 * far
 
-        def widened(values: NDArray[Any]) -> NDArray[Any]:
-            return cv2.copyMakeBorder(values, far, far, far, far, cv2.BORDER_REPLICATE)
+        def widen(values: NDArray[Any], room: NDArray[Any]) -> None:
+            cv2.copyMakeBorder(values, far, far, far, far, cv2.BORDER_REPLICATE, dst=room)
 
         planes = np.empty((4, height, width), np.float32)
-        for channel, plane in enumerate((*cv2.split(light), inverse_depth)):
-            planes[channel] = widened(plane)
-        flags = widened(owner.whole.astype(np.uint16) + band.astype(np.uint16) * _MIXED_FLAG).ravel()
+        for channel in range(3):
+            widen(np.asarray(cv2.extractChannel(light, channel)), planes[channel])
+        widen(inverse_depth, planes[3])
+        flags = np.empty((height, width), np.uint16)
+        widen(owner.whole + np.multiply(band, _MIXED_FLAG, dtype=np.uint16), flags)
         wide_mattes = np.empty((len(mattes), height, width), np.uint8)
-        for index, matte in enumerate(mattes):
-            wide_mattes[index] = widened(matte)
-        return cls(planes.reshape(4, -1), flags, wide_mattes.ravel(), width, inverse_depth.shape[1])
+        for matte, room in zip(mattes, wide_mattes, strict=True):
+            widen(matte, room)
+        return cls(planes.reshape(4, -1), flags.ravel(), wide_mattes.ravel(), width, inverse_depth.shape[1])
 
     def _wide(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Places of the photo in the widened one."""
         rows, columns = np.divmod(places, self.inner)
-        return (rows + _RINGS[-1]) * self.width + columns + _RINGS[-1]
+        wide: NDArray[np.int64] = (rows + _RINGS[-1]) * self.width + columns + _RINGS[-1]
+        return wide
 
     def _around(self) -> Iterator[tuple[float, int]]:
         """Distances of the pixels looked at, and how far on they are."""
@@ -372,7 +375,7 @@ def _coverage(here: FloatMap, near: _Side, far: _Side, guess: _Guess) -> FloatMa
     measured = _dot(here - far.mean, along) / np.maximum(contrast, np.float32(1e-9))
     texture = near.variance + far.variance
     trust = contrast / (contrast + 2 * texture + np.float32(_NOISE)) * np.float32(guess.say)
-    coverage = np.clip(trust * measured + (1 - trust) * guess.expected, 0, 1)
+    coverage: FloatMap = np.clip(trust * measured + (1 - trust) * guess.expected, 0, 1)
     unsure = np.minimum(np.sqrt((texture + np.float32(_NOISE)) / np.maximum(contrast, np.float32(1e-9))), _UNSURE)
     coverage[(coverage < unsure) & ~guess.mostly] = 0
     coverage[(coverage > 1 - unsure) & guess.mostly] = 1

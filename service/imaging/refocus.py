@@ -206,7 +206,7 @@ def render(
     untouched = circles == 0
     untouched.ravel()[mixed.index] = (front_circles == 0) & (back_circles == 0)
     untouched &= in_front < _UNTOUCHED
-    result[untouched] = scene.image[untouched]
+    cv2.copyTo(scene.image, untouched.view(np.uint8), result)
     return result
 
 
@@ -255,7 +255,7 @@ def _matte_of(scene: Scene, subjects: list[int]) -> NDArray[np.uint8] | None:
 def _rendered(
     scene: Scene, circles: FloatMap, front: FloatMap, back: FloatMap, gain: float, aperture: Aperture
 ) -> tuple[FloatMap, FloatMap]:
-    """The composite of all layers in linear light, and the coverage in front of the focal plane, at the working size.
+    """All layers over one another, (H, W, 4) linear light, and the coverage in front of the focus, at the working size.
 
     Args:
         scene: what is rendered.
@@ -271,20 +271,27 @@ def _rendered(
     circles = _nearest(circles, size) * small
     circles.ravel()[mixed.index] = back * small
     light.reshape(-1, 3)[mixed.index] = mixed.back
-    padding = ((0, -size[0] % 4), (0, -size[1] % 4))
-    sharp = np.pad(opaque(light), (*padding, (0, 0)), mode="edge")
+    padding = -size[0] % 4, -size[1] % 4
+    sharp = _padded(opaque(light), padding)
     light, fringe = sharp, mixed.front
     if scene.lamps is not None and gain:
         lit = 1 + np.float32(gain) * resize(scene.lamps, size).astype(np.float32)
         light = sharp.copy()
-        light[..., :3] *= np.pad(lit, padding, mode="edge")[..., None]
+        light[..., :3] *= _padded(lit, padding)[..., None]
         shining = np.where(front == 0, np.float32(1), lit.ravel()[mixed.index])
         fringe = fringe * np.stack([shining, shining, shining, np.ones_like(shining)], axis=1)
     rows, columns = np.divmod(mixed.index, size[1])
-    padded = np.ascontiguousarray(np.pad(circles, padding, mode="edge"))
-    layers = stack(padded, rows, columns, fringe, front * small)
+    layers = stack(_padded(circles, padding), rows, columns, fringe, front * small)
     rendered, in_front = composite(light, sharp, layers, aperture)
     return rendered[: size[0], : size[1]], in_front[: size[0], : size[1]]
+
+
+def _padded(values: FloatMap, padding: tuple[int, int]) -> FloatMap:
+    """The last row and column repeated so many times."""
+    if padding == (0, 0):
+        return values
+    result: NDArray[Any] = cv2.copyMakeBorder(values, 0, padding[0], 0, padding[1], cv2.BORDER_REPLICATE)
+    return result
 
 
 def _with_sharp_parts(

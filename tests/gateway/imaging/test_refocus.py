@@ -186,7 +186,8 @@ def test_mixed_pixels_of_little_known_layers_add_no_light(seed: int) -> None:
     opaque = layers.opaque(shown)
     rendered, in_front = layers.composite(opaque, opaque, layered, lens.DISC)
     assert 0 <= in_front.min() <= in_front.max() <= 1 + 1e-5
-    assert shown.min() - 1e-3 <= rendered.min() <= rendered.max() <= shown.max() + 1e-3
+    assert rendered[..., 3] == pytest.approx(1, abs=1e-3)
+    assert shown.min() - 1e-3 <= rendered[..., :3].min() <= rendered[..., :3].max() <= shown.max() + 1e-3
 
 
 @CHECKED
