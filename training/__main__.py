@@ -350,6 +350,16 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
+    from training import meta_results
+
+    meta_results.add_results(
+        commands.add_parser(
+            "meta-results",
+            help="compare first weights by how fast they adapt",
+            description="First weights along the same sequences, in tables and a plot.",
+        )
+    )
+
     from training import benchmark
 
     command = commands.add_parser(

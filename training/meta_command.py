@@ -129,7 +129,7 @@ def _resumed(learner: "Learner", path: Path) -> float | None:
         best: float | None = state["best"]
     except FileNotFoundError as error:
         raise TrainingError(f"checkpoint not found: {path}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, KeyError, IndexError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise TrainingError(f"checkpoint {path}: not readable: {reason}") from error
     return best
