@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from service.contract import NETWORK_SIZES, Size
-from training.config_stereo import StereoConfig
+from training.config_stereo import ConfidenceConfig, ProxyConfig, StereoConfig
 from training.errors import TrainingError
 from training.losses import DepthForm
 from training.recipe import TrainConfig
@@ -156,6 +156,8 @@ CONFIGS: MappingProxyType[str, type[TrainConfig]] = MappingProxyType(
         "distillation": DistillationConfig,
         "stacked": StackedConfig,
         "stereo": StereoConfig,
+        "confidence": ConfidenceConfig,
+        "proxy_adaptation": ProxyConfig,
         "imported": ImportedConfig,
     }
 )

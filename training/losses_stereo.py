@@ -5,6 +5,8 @@ arXiv:1810.05424. Confidence-guided regression with a fixed or a learned thresho
 All of them differentiate twice where learning to adapt needs it.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -148,17 +150,23 @@ class LearnedThreshold(nn.Module):
 
     A hard gate has no gradient, so confidence counts through sigmoid(slope * (C - tau)) here, and the sum is divided
     by the gates' own. Errors push tau up, where labels are better; -log(1 - tau) keeps it below 1.
+
+    Args:
+        first: Where tau begins, above 0 and below 1.
+        penalty: Of -log(1 - tau).
+        speed: How many times faster than the parameter tau's logit moves: Adam moves all parameters alike, a network's
+            by far too little for this one.
     """
 
-    def __init__(self, first: float = 0.5, penalty: float = 0.1) -> None:
+    def __init__(self, first: float = 0.5, penalty: float = 0.1, speed: float = 1.0) -> None:
         super().__init__()
-        self.logit = nn.Parameter(torch.logit(torch.tensor(first)))
-        self._penalty = penalty
+        self._first, self._penalty, self._speed = math.log(first / (1 - first)), penalty, speed
+        self.moved = nn.Parameter(torch.zeros(()))
 
     @property
     def threshold(self) -> Tensor:
         """tau, 0..1."""
-        return torch.sigmoid(self.logit)
+        return torch.sigmoid(self._first + self._speed * self.moved)
 
     def forward(self, prediction: Tensor, proxy: Tensor, confidence: Tensor) -> Tensor:
         """Scalar; arguments as `proxy_regression` takes them."""

@@ -38,6 +38,14 @@ CHANGES = {
 }
 OF_A_TASK = {
     "stereo": {"sizes": "[[64, 128]]", "final_sizes": "[[64, 128]]", "sources": "{layered: 1.0}", "layered": "8"},
+    "confidence": {"sources": "{pairs: 1.0}", "pairs": "['clean:1-5']", "frames": "1"},
+    "proxy_adaptation": {
+        "sources": "{pairs: 1.0}",
+        "pairs": "['fog:6000-6003']",
+        "frames": "1",
+        "confidence": "left_right",
+        "ccnn": "''",
+    },
 }
 """What differs for a task whose samples are no photos."""
 TINY = {  # of the first that a name begins with
@@ -53,6 +61,7 @@ TINY = {  # of the first that a name begins with
     "stacked_average": "stacked_average_tiny",
     "cnn_student": "cnn_transformer_tiny_cnn",
     "madnet": "madnet",  # small as it is
+    "ccnn": "ccnn",
     "madnet_normalised": "madnet_normalised",
 }
 

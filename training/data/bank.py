@@ -85,16 +85,19 @@ def reduce(sample: Sample, long_side: int = LONG_SIDE) -> Sample:
         return sample
     size = (round(width * scale), round(height * scale))
     image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    depth, label, right, disparity = sample.inverse_depth, sample.person, sample.right, sample.disparity_px
+    depth, label, right = sample.inverse_depth, sample.person, sample.right
+    disparity, proxy, confidence = (
+        None if values is None else cv2.resize(values, size, interpolation=cv2.INTER_NEAREST) * np.float32(factor)
+        for values, factor in ((sample.disparity_px, scale), (sample.proxy_px, scale), (sample.confidence, 1.0))
+    )
     if right is not None:
         right = cv2.resize(right, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    if disparity is not None:
-        disparity = (cv2.resize(disparity, size, interpolation=cv2.INTER_NEAREST) * scale).astype(np.float32)
     if depth is not None:
         depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST).astype(np.float32, copy=False)
     if label is not None:
         label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
-    return replace(sample, image=image, inverse_depth=depth, person=label, right=right, disparity_px=disparity)
+    pair = {"right": right, "disparity_px": disparity, "proxy_px": proxy, "confidence": confidence}
+    return replace(sample, image=image, inverse_depth=depth, person=label, **pair)
 
 
 def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = True, split: Sequence[int] = ()) -> Bank:
@@ -186,6 +189,8 @@ class Batch:
         base_depths_m: float32 (B, K, H, W), as in `Item`; None unless all of them have some.
         right: uint8 (B, H, W, 3), as in `Item`; None unless all of them have one.
         disparity_px: float32 (B, H, W), as in `Item`; None unless all of them have some.
+        proxy_px: The same of the proxy.
+        confidence: float32 (B, H, W), as in `Item`; None unless all of them have one.
     """
 
     image: Tensor
@@ -196,6 +201,8 @@ class Batch:
     base_depths_m: Tensor | None = None
     right: Tensor | None = None
     disparity_px: Tensor | None = None
+    proxy_px: Tensor | None = None
+    confidence: Tensor | None = None
 
     @property
     def depth_m(self) -> Tensor:
@@ -205,7 +212,7 @@ class Batch:
 
     def to(self, device: str) -> "Batch":
         """The same on `device`."""
-        optional = (self.base_depths_m, self.right, self.disparity_px)
+        optional = (self.base_depths_m, self.right, self.disparity_px, self.proxy_px, self.confidence)
         return Batch(
             self.image.to(device),
             self.inverse_depth.to(device),
@@ -221,6 +228,8 @@ class Batch:
         bases = [item.base_depths_m.transpose(2, 0, 1) for item in items if item.base_depths_m is not None]
         rights = [item.right for item in items if item.right is not None]
         disparities = [item.disparity_px for item in items if item.disparity_px is not None]
+        proxies = [item.proxy_px for item in items if item.proxy_px is not None]
+        confidences = [item.confidence for item in items if item.confidence is not None]
         return cls(
             torch.from_numpy(np.stack([item.image for item in items])),
             torch.from_numpy(np.stack([item.inverse_depth for item in items])),
@@ -229,7 +238,7 @@ class Batch:
             torch.tensor([item.metric for item in items]),
             *(
                 torch.from_numpy(np.stack(arrays)) if len(arrays) == len(items) else None
-                for arrays in (bases, rights, disparities)
+                for arrays in (bases, rights, disparities, proxies, confidences)
             ),
         )
 

@@ -31,6 +31,8 @@ class Sample:
         right: uint8 (H, W, 3) RGB, what the right camera of a rectified pair sees; None without.
         disparity_px: float32 (H, W), pixels of `image` that the match in `right` lies further left, 0 = unknown; None
             without truth.
+        proxy_px: float32 (H, W), the same as a matcher says it (`training.proxies`), 0 = nothing; None without.
+        confidence: float32 (H, W), 0..1, how far `proxy_px` can be trusted; None without.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Sample:
     base_depths_m: npt.NDArray[np.float16] | None = None
     right: npt.NDArray[np.uint8] | None = None
     disparity_px: npt.NDArray[np.float32] | None = None
+    proxy_px: npt.NDArray[np.float32] | None = None
+    confidence: npt.NDArray[np.float32] | None = None
 
 
 def checked(sample: Sample) -> Sample:
@@ -53,14 +57,14 @@ def checked(sample: Sample) -> Sample:
         BrokenSampleError: Truth of another size than the picture, depth that is not a number or below 0, no truth.
     """
     size, depth, person = sample.image.shape[:2], sample.inverse_depth, sample.person
-    disparity = sample.disparity_px
-    for truth in (depth, person, disparity):
+    disparities = sample.disparity_px, sample.proxy_px
+    for truth in (depth, person, sample.confidence, *disparities):
         if truth is not None and truth.shape != size:
             raise BrokenSampleError(f"{sample.name}: truth of {truth.shape}, its picture {size}")
-    for values, what in ((depth, "depth"), (disparity, "disparity")):
+    for values, what in ((depth, "depth"), *((disparity, "disparity") for disparity in disparities)):
         if values is not None and not (np.isfinite(values).all() and values.min() >= 0):
             raise BrokenSampleError(f"{sample.name}: {what} that is infinite, not a number or below 0")
-    known = any(values is not None and values.any() for values in (depth, disparity))
+    known = any(values is not None and values.any() for values in (depth, *disparities))
     if person is None and not known:
         raise BrokenSampleError(f"{sample.name}: no pixel has truth")
     return sample

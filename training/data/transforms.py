@@ -32,6 +32,8 @@ class Item:
         base_depths_m: float32 (H, W, K), as in `Sample`; None without.
         right: uint8 (H, W, 3), as in `Sample`; None without.
         disparity_px: float32 (H, W), as in `Sample`, in pixels of this size; None without.
+        proxy_px: The same of the proxy.
+        confidence: float32 (H, W), as in `Sample`; None without.
     """
 
     image: npt.NDArray[np.uint8]
@@ -42,6 +44,8 @@ class Item:
     base_depths_m: npt.NDArray[np.float32] | None = None
     right: npt.NDArray[np.uint8] | None = None
     disparity_px: npt.NDArray[np.float32] | None = None
+    proxy_px: npt.NDArray[np.float32] | None = None
+    confidence: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -182,14 +186,19 @@ def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item
     bases = None
     if sample.base_depths_m is not None:
         bases = move(sample.base_depths_m.astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
-    right = disparity = None
+    right = None
     if sample.right is not None:
         right = move(sample.right, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
-    if sample.disparity_px is not None:
-        # only maps that leave rows alone reach a pair; a column is as many pixels wide as the first entry says
-        found = move(sample.disparity_px, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
-        disparity = (found / mapping[0, 0]).astype(np.float32)
-    return Item(image, depth, person, sample.shift_known, sample.metric, bases, right, disparity)
+    # only maps that leave rows alone reach a pair; a column is as many pixels wide as the first entry says
+    disparity, proxy, confidence = (
+        None if values is None else move(values, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT) / np.float32(scale)
+        for values, scale in (
+            (sample.disparity_px, mapping[0, 0]),
+            (sample.proxy_px, mapping[0, 0]),
+            (sample.confidence, 1.0),
+        )
+    )
+    return Item(image, depth, person, sample.shift_known, sample.metric, bases, right, disparity, proxy, confidence)
 
 
 def jittered(rng: np.random.Generator, item: Item) -> Item:

@@ -8,9 +8,11 @@ from typing import Any
 from training.config import MetricDepthConfig
 from training.errors import TrainingError
 from training.recipe import TrainConfig
+from training.tasks.confidence import ConfidenceTask
 from training.tasks.distillation import DistillationTask
 from training.tasks.focus_on_depth import FocusOnDepthTask
 from training.tasks.metric_depth import MetricDepthTask
+from training.tasks.proxy_adaptation import ProxyAdaptationTask
 from training.tasks.stacked import StackedTask
 from training.tasks.stereo import StereoTask
 from training.tasks.task import Surroundings, Task
@@ -22,6 +24,8 @@ TASKS: MappingProxyType[str, Callable[[Any, Surroundings], Task]] = MappingProxy
         "distillation": DistillationTask,
         "stacked": StackedTask,
         "stereo": StereoTask,
+        "confidence": ConfidenceTask,
+        "proxy_adaptation": ProxyAdaptationTask,
     }
 )
 """Each takes the config that `training.config.CONFIGS` has under the same name."""
