@@ -42,8 +42,9 @@ def _prepared(arguments: argparse.Namespace) -> tuple["TrainConfig", "FirstWeigh
 
 def _bank(arguments: argparse.Namespace, config: "TrainConfig") -> "Bank":
     """All samples; those that cannot be read are told."""
-    from training.config_stereo import StereoConfig
+    from training.config_stereo import PairsConfig, StereoConfig
     from training.data.bank import fill, readers
+    from training.data.proxy_pairs import proxy_readers
     from training.data.stereo_pairs import stereo_readers
     from training.distributed import rank
 
@@ -51,6 +52,8 @@ def _bank(arguments: argparse.Namespace, config: "TrainConfig") -> "Bank":
     listed = readers(arguments.data, arguments.labels, arguments.scenes, only)
     if isinstance(config, StereoConfig):
         listed = stereo_readers(config.layered, config.sizes[0], arguments.scenes)
+    elif isinstance(config, PairsConfig):
+        listed = proxy_readers(config, arguments.out)
     bank = fill(listed, rank() == 0, config.split)
     if rank() == 0:
         if bank.broken:
@@ -350,15 +353,9 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
-    from training import meta_results
+    from training import proxy_command
 
-    meta_results.add_results(
-        commands.add_parser(
-            "meta-results",
-            help="compare first weights by how fast they adapt",
-            description="First weights along the same sequences, in tables and a plot.",
-        )
-    )
+    proxy_command.add_commands(commands)
 
     from training import benchmark
 
