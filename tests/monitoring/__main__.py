@@ -31,6 +31,7 @@ from tests.chaos.report import machine
 from tests.support.load import Stream, load
 from tests.support.prometheus import MONITORING
 
+from .astray import negative_pair, stereo_repository
 from .live import Prometheus, Watch
 
 PAGE = ROOT / "docs" / "results" / "alerts.md"
@@ -59,6 +60,7 @@ class Scene:
     triton: Triton
     puppet: Puppet
     gateway: Gateway
+    stereo: Gateway
     prometheus: Prometheus
     watch: Watch
     rows: list["Row"] = field(default_factory=list)
@@ -212,6 +214,19 @@ async def decoders(scene: Scene) -> None:
     scene.mended("DepthlensDecodersDying")
 
 
+async def astray(scene: Scene) -> None:
+    since = time.monotonic()
+    for number in range(6):
+        body, headers = negative_pair(number)
+        answer = await scene.stereo.ask("POST", "/stereo?sequence=a&adapt=mad", body, headers)
+        if answer.expect(200).headers.get("x-adaptation-reset") != "loss":
+            raise Unmet(f"a negative was learned from: {answer.headers}")
+        await asyncio.sleep(1.0)  # each scraped apart: an increase is of what was seen
+    alert = "DepthlensAdaptationResets"
+    await scene.fires("the right camera of a stereo sequence sends negatives", alert, since=since)
+    scene.mended(alert)
+
+
 FAULTS: tuple[Callable[[Scene], Coroutine[Any, Any, None]], ...] = (
     failing,
     slow,
@@ -221,6 +236,7 @@ FAULTS: tuple[Callable[[Scene], Coroutine[Any, Any, None]], ...] = (
     decoders,
     loop,
     gateway_killed,
+    astray,
 )
 
 
@@ -229,12 +245,15 @@ async def run(stage: Stage) -> list[Row]:
     async with stage.arena(None, 10.0) as arena:
         triton, puppet = await arena.puppet(own=True)
         gateway = await arena.gateway(triton, **SETTINGS)
-        targets = {"depthlens-gateway": [gateway.port], "depthlens-triton": [triton.ports.metrics]}
+        # A gateway and Triton of their own: the other faults kill processes of a Triton that has one model's.
+        stereo = await arena.gateway(await arena.triton(own=True, repository=stereo_repository(arena.directory)))
+        await until(lambda: _sees_in_stereo(stereo), 240.0, "a stereo model that answers")
+        targets = {"depthlens-gateway": [gateway.port, stereo.port], "depthlens-triton": [triton.ports.metrics]}
         prometheus = Prometheus(arena.directory / "prometheus", free_port(), targets, FASTER)
         arena.processes.append(prometheus)
         await prometheus.ready()
         async with Watch(prometheus) as watch:
-            scene = Scene(arena, triton, puppet, gateway, prometheus, watch)
+            scene = Scene(arena, triton, puppet, gateway, stereo, prometheus, watch)
             await until(lambda: _scraped(scene), 60.0, "both jobs scraped")
             await asyncio.sleep(10.0)
             if watch.firing:
@@ -249,7 +268,11 @@ async def run(stage: Stage) -> list[Row]:
 
 
 async def _scraped(scene: Scene) -> bool:
-    return len(await scene.prometheus.query("up == 1")) == 2
+    return len(await scene.prometheus.query("up == 1")) == 3
+
+
+async def _sees_in_stereo(gateway: Gateway) -> bool:
+    return (await gateway.ask("POST", "/stereo", *negative_pair(0))).status == 200
 
 
 def page(rows: list[Row], said: str, seconds: float) -> str:
