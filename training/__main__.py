@@ -353,6 +353,16 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
+    from training import meta_results
+
+    meta_results.add_results(
+        commands.add_parser(
+            "meta-results",
+            help="compare first weights by how fast they adapt",
+            description="First weights along the same sequences, in tables and a plot.",
+        )
+    )
+
     from training import proxy_command
 
     proxy_command.add_commands(commands)
