@@ -17,6 +17,9 @@ FloatMap: TypeAlias = NDArray[np.float32]
 PhotoSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Pixels
 """A photo: the path of a file, a file's bytes, or pixels: uint8 (H, W) gray or (H, W, 3) sRGB, upright."""
 
+FrameSource: TypeAlias = PhotoSource | tuple[PhotoSource, PhotoSource]
+"""A frame of a stream: a photo, or with `task="stereo"` the left and the right picture of a pair."""
+
 MapSource: TypeAlias = PhotoSource | FloatMap | NDArray[np.uint16]
 """An own map: the path or bytes of a gray PNG or a float32 .npy, or an array (H, W) of float32, uint8 or uint16."""
 
@@ -36,6 +39,17 @@ def photo_bytes(source: PhotoSource) -> bytes:
             )
         return _png(source[..., ::-1] if source.ndim == 3 else source)
     return _file_bytes(source)
+
+
+def frame_bytes(source: FrameSource) -> bytes:
+    """The binary message to send of a frame; raises as `photo_bytes`.
+
+    Of a pair: four bytes with the length of the left file, big-endian, that file, and the right one.
+    """
+    if not isinstance(source, tuple):
+        return photo_bytes(source)
+    left, right = (photo_bytes(picture) for picture in source)
+    return len(left).to_bytes(4) + left + right
 
 
 def map_bytes(source: MapSource) -> bytes:

@@ -7,7 +7,7 @@ import httpx2
 
 from service.client import operations
 from service.client.arrays import MapSource, PhotoSource, photo_bytes
-from service.client.operations import DepthOptions, FocusOptions, OpenPhoto, SegmentOptions
+from service.client.operations import DepthOptions, FocusOptions, OpenPhoto, SegmentOptions, StreamTask
 from service.client.results import DepthMap, File, Focused, Matte, Model, People, PointDepth
 from service.client.rules import Policy, Steps
 from service.client.streams import AsyncFrameStream, FrameStream
@@ -147,11 +147,11 @@ class Client:
         """Any route that takes a photo, with any of its parameters, as the file that comes back; raises as `depth`."""
         return self._run(operations.fetch(self._policy, route, photo, parameters))
 
-    def stream(self, task: Literal["depth", "segmentation", "focus"], **parameters: Any) -> FrameStream:
+    def stream(self, task: StreamTask, **parameters: Any) -> FrameStream:
         """A stream of frames, by the parameters of `WS /frames` (docs/streams.md), for a `with` block.
 
         Args:
-            task: what is done with each frame.
+            task: what is done with each frame; a frame of `stereo` is a pair, (left, right).
             parameters: of the address; `drop="none"` answers every frame.
 
         Raises:
@@ -273,7 +273,7 @@ class AsyncClient:
         """As `Client.fetch`."""
         return await self._run(operations.fetch(self._policy, route, photo, parameters))
 
-    def stream(self, task: Literal["depth", "segmentation", "focus"], **parameters: Any) -> AsyncFrameStream:
+    def stream(self, task: StreamTask, **parameters: Any) -> AsyncFrameStream:
         """As `Client.stream`, for an `async with` block."""
         url, api_key = self._address
         return AsyncFrameStream(url, task, parameters, api_key, self._policy.timeout_s, is_loopback(url))

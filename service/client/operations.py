@@ -26,6 +26,10 @@ Parameters = Mapping[str, Any]
 """Query parameters: text, numbers, or several numbers; None leaves one out."""
 
 
+StreamTask = Literal["depth", "segmentation", "focus", "stereo"]
+"""What is done with the frames of a stream."""
+
+
 class DepthOptions(TypedDict, total=False):
     """Parameters of a depth map; see `POST /depth`."""
 

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from service import __version__
-from service.client.arrays import FloatMap, PhotoSource, Pixels, photo_bytes, read_gray, read_npy, read_photo
+from service.client.arrays import FloatMap, FrameSource, Pixels, frame_bytes, read_gray, read_npy, read_photo
 from service.client.errors import (
     PROBLEM_MEDIA_TYPE,
     ClientError,
@@ -52,7 +52,7 @@ class FrameResult:
 
     @cached_property
     def values(self) -> FloatMap:
-        """float32 (H, W): depth or a matte sent as `npy`, or depth as `png16`."""
+        """float32 (H, W): depth, disparity or a matte sent as `npy`, or depth or disparity as `png16`."""
         if self.words["media_type"] == "application/x-npy":
             return read_npy(self.data)
         depth = self.words["depth"]
@@ -204,25 +204,25 @@ class FrameStream:
         """Frames, results, errors and dropped ones, once the stream has ended."""
         return self._said.counts
 
-    def run(self, frames: Iterable[PhotoSource]) -> Iterator[Answered]:
+    def run(self, frames: Iterable[FrameSource]) -> Iterator[Answered]:
         """Frames in, their answers out in order; no more are on their way than the service can hold.
 
         Frames that the service drops (`drop="oldest"`) have no answer.
         """
-        for photo in frames:
+        for frame in frames:
             while not self._said.may_send:
                 answer = self.receive()
                 if answer is None:
                     raise _ended_early()
                 yield answer
-            self.send(photo)
+            self.send(frame)
         self.end()
         while (answer := self.receive()) is not None:
             yield answer
 
-    def send(self, photo: PhotoSource) -> None:
+    def send(self, frame: FrameSource) -> None:
         """A frame."""
-        self._send(photo_bytes(photo))
+        self._send(frame_bytes(frame))
         self._said.sent += 1
 
     def settings(self, **parameters: Any) -> None:
@@ -287,22 +287,22 @@ class AsyncFrameStream:
         """As `FrameStream.counts`."""
         return self._said.counts
 
-    async def run(self, frames: Iterable[PhotoSource] | AsyncIterable[PhotoSource]) -> AsyncIterator[Answered]:
+    async def run(self, frames: Iterable[FrameSource] | AsyncIterable[FrameSource]) -> AsyncIterator[Answered]:
         """As `FrameStream.run`."""
-        async for photo in frames if isinstance(frames, AsyncIterable) else _one_by_one(frames):
+        async for frame in frames if isinstance(frames, AsyncIterable) else _one_by_one(frames):
             while not self._said.may_send:
                 answer = await self.receive()
                 if answer is None:
                     raise _ended_early()
                 yield answer
-            await self.send(photo)
+            await self.send(frame)
         await self.end()
         while (answer := await self.receive()) is not None:
             yield answer
 
-    async def send(self, photo: PhotoSource) -> None:
+    async def send(self, frame: FrameSource) -> None:
         """A frame."""
-        await self._send(photo_bytes(photo))
+        await self._send(frame_bytes(frame))
         self._said.sent += 1
 
     async def settings(self, **parameters: Any) -> None:
@@ -337,9 +337,9 @@ class AsyncFrameStream:
             raise _refusal(error) from error
 
 
-async def _one_by_one(frames: Iterable[PhotoSource]) -> AsyncIterator[PhotoSource]:
-    for photo in frames:
-        yield photo
+async def _one_by_one(frames: Iterable[FrameSource]) -> AsyncIterator[FrameSource]:
+    for frame in frames:
+        yield frame
 
 
 def _binary(message: str | bytes) -> bytes:

@@ -27,19 +27,24 @@ EXAMPLES: Final = """examples:
   depthlens video in.mp4 -o focus.mp4 --task focus --rx 0.3 --ry 0.5    follows the person at that point
   depthlens video in.mov -o small.mp4 --task focus --max-side 720 --f-number 2
   depthlens video in.mp4 -o people.webm --task segment --server http://gpu:8080
+  depthlens video rig.mp4 -o disparity.mp4 --task stereo                the left and the right picture side by side
 
 Frame times, rate and sound stay as they are; the picture comes out upright. Needs the extra `video`:
 pip install 'depthlens[video]'. Exit status: 0 all went well, 1 a frame or the video failed, 2 the command line is
 wrong, 130 interrupted. A video that is not whole never gets its name."""
 
-_TASKS: Final = {"depth": "depth", "segment": "segmentation", "focus": "focus"}
+_TASKS: Final = {"depth": "depth", "segment": "segmentation", "focus": "focus", "stereo": "stereo"}
+_SIDE_BY_SIDE: Final = {"pair": "side_by_side"}
+"""How a video holds two pictures, where nothing else is said."""
 _PARAMETERS: Final = {
     "model": "served model; see GET /models",
     "max_side": "longest side of the result in pixels",
     "steady": "on: one scale over time (default); off: every frame for itself",
-    "colormap": "depth: colours, such as turbo (default), inferno, viridis, gray",
-    "near": "depth: share of the video's range shown as the nearest colour (default 1)",
-    "far": "depth: share of the range shown as the farthest colour (default 0)",
+    "pair": "stereo: side_by_side (default) or top_bottom, as the video holds both pictures",
+    "adapt": "stereo: what is learned from each pair: mad (default), full or none",
+    "colormap": "depth, stereo: colours, such as turbo (default), inferno, viridis, gray",
+    "near": "depth, stereo: share of the video's range shown as the nearest colour (default 1)",
+    "far": "depth, stereo: share of the range shown as the farthest colour (default 0)",
     "x": "focus: column of the point to focus on in the first frame, in pixels",
     "y": "focus: its row",
     "rx": "focus: column as a share of the width, instead of --x",
@@ -141,6 +146,8 @@ def _convert(
     from service.client import Client
 
     given = {name.removeprefix("query."): value for name, value in options.items() if name.startswith("query.")}
+    if options["task"] == "stereo" and given["pair"] is None:
+        given |= _SIDE_BY_SIDE
     parameters: dict[str, Any] = {"format": "jpeg", "quality": 95, "drop": "none"} | given
     progress = Progress(frame=display.advance, failed=display.line, stopped=stop.is_set)
     with (

@@ -73,6 +73,60 @@ def test_a_sequence_that_ends_or_changes_its_mode_begins_anew(base: MADNet) -> N
     assert (streams.adapt(1, "mad", left, right).frames, streams.adapt(1, "full", left, right).frames) == (1, 1)
 
 
+def test_a_sequence_that_is_forgotten_learns_nothing_more_and_takes_no_room(base: MADNet) -> None:
+    streams, [(left, right)] = StereoStreams(base, max_streams=1), frames(1)
+    streams.adapt(1, "mad", left, right)
+    answer = streams.forget(1, left)
+    assert streams.memory_bytes() == 0
+    assert (answer.adapted.disparity_px.shape, answer.frames) == (left.shape[:2], 0)
+    streams.adapt(2, "mad", left, right)
+    streams.forget(1, left)  # again, or never known: others keep theirs
+    assert streams.adapt(2, "mad", left, right).frames == 2
+    assert streams.adapt(1, "mad", left, right).origin == "new"
+
+
+def test_weights_that_go_astray_are_taken_back_and_spoil_nobody(base: MADNet) -> None:
+    """Steps beyond all measure: what they lead to is noticed with the next pair, and before that is learned from."""
+    before = copy.deepcopy(base.state_dict())
+    streams = StereoStreams(base, config=AdaptationConfig(lr=1e30))
+    neighbour, alone = StereoStreams(base), Adapter(base, AdaptationConfig(mode="full"))
+    answers = [streams.adapt(1, "full", left, right) for left, right in frames(4)]
+    assert [answer.adapted.reset is not None for answer in answers] == [False, True, False, True]
+    assert answers[-1].resets == 2
+    assert all(np.isfinite(answer.adapted.disparity_px).all() for answer in answers)
+    assert all(np.isfinite(answer.numbers()).all() for answer in answers)
+    for left, right in frames(2):
+        found, expected = neighbour.adapt(1, "full", left, right), alone.step(left, right)
+        np.testing.assert_array_equal(found.adapted.disparity_px, expected.disparity_px)
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+
+
+def test_a_damaged_state_is_noticed_with_its_first_frame(base: MADNet, tmp_path: Path) -> None:
+    """Saved weights that are not numbers: the pair is answered by the first ones."""
+    streams, [(left, right)] = StereoStreams(base, folder=tmp_path), frames(1)
+    streams.adapt(1, "mad", left, right, checkpoint="save")
+    [path] = tmp_path.glob("*.pt")
+    state = torch.load(path, weights_only=True)
+    for value in state["weights"].values():
+        value.fill_(float("nan"))
+    torch.save(state, path)
+    answer = streams.adapt(1, "mad", left, right, checkpoint="restore")
+    assert (answer.adapted.reset, answer.origin, answer.resets) == ("not_finite", "restored", 1)
+    np.testing.assert_array_equal(answer.adapted.disparity_px, streams.predict(left, right).adapted.disparity_px)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match="not readable"):
+        streams.adapt(1, "mad", left, right, checkpoint="restore")
+
+
+def test_memory_stays_within_its_bound_however_many_come(base: MADNet, tmp_path: Path) -> None:
+    streams, [(left, right)] = StereoStreams(base, max_streams=2, folder=tmp_path), frames(1)
+    bound = 2 * 2 * sum(parameter.numel() * 4 for parameter in base.parameters())
+    for sequence in range(1, 8):
+        streams.adapt(sequence, "full", left, right, checkpoint="save")
+        assert streams.memory_bytes() <= bound
+        assert len(list(tmp_path.iterdir())) <= 2
+
+
 def test_a_saved_state_goes_on_to_the_bit(base: MADNet, tmp_path: Path) -> None:
     streams, pairs = StereoStreams(base, max_streams=2, folder=tmp_path), frames(5)
     for left, right in pairs[:2]:
