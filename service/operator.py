@@ -1,4 +1,4 @@
-"""`depthlens models ...`: the operator's side of `/admin/models`, over HTTP."""
+"""`depthlens models ...` and `depthlens servers ...`: the operator's side of `/admin`, over HTTP."""
 
 import json
 import urllib.error
@@ -46,13 +46,34 @@ def run(settings: OperatorSettings, action: str, model: str | None, version: int
     return _line(_ask(settings, "POST", path))
 
 
+def run_servers(settings: OperatorSettings, action: str, address: str | None) -> str:
+    """Do it and say what is so now, one line a server.
+
+    Args:
+        settings: gateway and key.
+        action: `list`, `drain` or `resume`.
+        address: `address:port` of a Triton, as `list` has it; None for `list`.
+
+    Raises:
+        OperatorError: it was refused or failed.
+    """
+    if action == "list":
+        return "\n".join(_server_line(entry) for entry in _ask(settings, "GET", "/admin/servers"))
+    path = f"/admin/servers/{urllib.parse.quote(address or '', safe='')}/{action}"
+    return _server_line(_ask(settings, "POST", path))
+
+
+def _server_line(entry: dict[str, Any]) -> str:
+    return f"{entry['address']}  {entry['state']}  ({entry['inflight']} in work)"
+
+
 def _line(entry: dict[str, Any]) -> str:
     loaded = " ".join("+".join(versions) or "-" for versions in entry["loaded"])
     previous = f", before: {', '.join(entry['previous'])}" if entry["previous"] else ""
     return f"{entry['name']}  version {entry['version'] or 'none'}  (on each server: {loaded}{previous})"
 
 
-def _ask(settings: OperatorSettings, method: str, path: str) -> dict[str, Any]:
+def _ask(settings: OperatorSettings, method: str, path: str) -> Any:
     request = urllib.request.Request(
         settings.gateway_url.rstrip("/") + path,
         method=method,
@@ -61,8 +82,7 @@ def _ask(settings: OperatorSettings, method: str, path: str) -> dict[str, Any]:
     try:
         # The address is the operator's own setting.
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # nosec B310
-            found: dict[str, Any] = json.load(answer)
-            return found
+            return json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
             raise OperatorError(_problem(error)) from None

@@ -387,3 +387,11 @@ class ModelVersionsList(BaseModel):
     """What the servers have of each model."""
 
     models: list[ModelVersions]
+
+
+class ServerState(BaseModel):
+    """One Triton, as this gateway sees it."""
+
+    address: str
+    state: Literal["serving", "unavailable", "draining", "drained"]
+    inflight: int = Field(description="requests of this gateway that it works on")

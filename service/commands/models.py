@@ -1,9 +1,13 @@
 """`depthlens models`."""
 
 import argparse
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from service.commands import Options, fail
+
+if TYPE_CHECKING:  # what it needs is slow to import, and not needed for help and completion
+    from service.operator import OperatorSettings
 
 EXAMPLES: Final = """examples:
   export DEPTHLENS_ADMIN_KEY=dl_...                     one of those in the gateway's DEPTHLENS_ADMIN_KEY_HASHES
@@ -30,9 +34,18 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 def run(options: Options) -> int:
     """Ask the gateway, and print what is served now."""
+    from service import operator
+
+    return operate(
+        options,
+        lambda settings: operator.run(settings, options["action"], options.get("model"), options.get("version")),
+    )
+
+
+def operate(options: Options, act: Callable[["OperatorSettings"], str]) -> int:
+    """Print what the gateway says to an operator; returns the exit status."""
     from pydantic import ValidationError
 
-    from service import operator
     from service.operator import OperatorError, OperatorSettings
 
     given = {"gateway_url": options["gateway_url"]} if options["gateway_url"] else {}
@@ -41,7 +54,7 @@ def run(options: Options) -> int:
     except ValidationError:
         return fail("the gateway's URL begins with http:// or https://", 2)
     try:
-        print(operator.run(settings, options["action"], options.get("model"), options.get("version")))
+        print(act(settings))
     except OperatorError as error:
         return fail(str(error))
     return 0

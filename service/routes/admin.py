@@ -1,15 +1,19 @@
-"""`/admin/models`: which version of a model serves. There only where a key for it is set, and locked by that key."""
+"""`/admin/models`: which version of a model serves; `/admin/servers`: which Tritons are asked.
 
-from typing import Annotated
+There only where a key for it is set, and locked by that key.
+"""
+
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 
 from service.clients import Keys
+from service.endpoint import Endpoint
 from service.gateway import GatewayDependency
 from service.rollout import ServedVersions
 from service.routes.documentation import problems
-from service.schemas import ModelVersions, ModelVersionsList
+from service.schemas import ModelVersions, ModelVersionsList, ServerState
 
 
 async def _authorised(request: Request, gateway: GatewayDependency) -> None:
@@ -46,6 +50,33 @@ async def rollback(gateway: GatewayDependency, name: str) -> ModelVersions:
 async def unload(gateway: GatewayDependency, name: str) -> ModelVersions:
     """Its routes answer 503 from then on, those of the ensembles over it too."""
     return _shown(await gateway.rollout.unload(name))
+
+
+@router.get("/servers", summary="Every Triton behind this gateway")
+async def servers(gateway: GatewayDependency) -> list[ServerState]:
+    """Their addresses, and whether they are asked. Other gateways have a list of their own."""
+    return [_state(endpoint) for endpoint in gateway.client.endpoints]
+
+
+@router.post("/servers/{address}/drain", summary="Give a Triton nothing new", responses=problems(409, 422))
+async def drain(gateway: GatewayDependency, address: str) -> ServerState:
+    """Take it out of rotation; answered when what it worked on for this gateway has ended. It stays loaded and watched.
+
+    409 `last_server` where no other one would be left that answers. Forgotten when this gateway starts anew.
+    """
+    return _state(await gateway.client.drain(address))
+
+
+@router.post("/servers/{address}/resume", summary="Put a Triton back", responses=problems(422))
+async def resume(gateway: GatewayDependency, address: str) -> ServerState:
+    """It is asked again as soon as its readiness inferences are answered."""
+    return _state(gateway.client.resume(address))
+
+
+def _state(endpoint: Endpoint) -> ServerState:
+    asked: Literal["serving", "unavailable"] = "serving" if endpoint.sound else "unavailable"
+    left: Literal["draining", "drained"] = "draining" if endpoint.inflight else "drained"
+    return ServerState(address=endpoint.address, state=left if endpoint.drained else asked, inflight=endpoint.inflight)
 
 
 def _shown(served: ServedVersions) -> ModelVersions:

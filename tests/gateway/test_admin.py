@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from service.__main__ import main
 from service.app import create_app
 from service.clients import hash_of
+from service.contract import CANARY_SIZE
 from service.errors import ContractViolation, ModelFailed, ModelUnavailable
 from service.inference import Prediction
 from service.server import bind
@@ -172,6 +173,23 @@ def test_a_version_is_a_number(gateway: TestClient, version: str) -> None:
     assert gateway.post(f"/admin/models/{NETWORK}/load{version}").status_code == 422
 
 
+def test_a_server_is_taken_out_and_put_back(gateway: TestClient, servers: Servers) -> None:
+    first, second = "127.0.0.1:1", "127.0.0.1:2"
+    drained = gateway.post(f"/admin/servers/{first}/drain")
+    assert drained.json() == {"address": first, "state": "drained", "inflight": 0}
+    asked = len(servers[first].calls)
+    for width in range(70, 80):
+        assert gateway.post("/depth", content=encoded(picture(width))).status_code == 200
+    photos = [shape for _, shape in servers[first].calls[asked:] if shape[:2] != CANARY_SIZE]
+    assert photos == [], "only its readiness inferences go on"
+    last = gateway.post(f"/admin/servers/{second}/drain")
+    assert (last.status_code, last.json()["code"]) == (409, "last_server")
+    unknown = gateway.post("/admin/servers/127.0.0.1:3/drain")
+    assert (unknown.status_code, unknown.json()["field"]) == (422, "address")
+    assert [each["state"] for each in gateway.get("/admin/servers").json()] == ["drained", "serving"]
+    assert gateway.post(f"/admin/servers/{first}/resume").json()["state"] == "serving"
+
+
 def test_the_key_is_needed(gateway: TestClient) -> None:
     for headers in ({"Authorization": ""}, {"Authorization": "Bearer dl_of-somebody"}, {"X-API-Key": "wrong"}):
         answer = gateway.get("/admin/models", headers=headers)
@@ -222,6 +240,18 @@ def test_the_command(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert main(["models", "rollback", NETWORK]) == 0
     assert main(["models", "unload", "nothing"]) == 1
     assert "404 unknown_model" in capsys.readouterr().err
+    assert main(["servers", "drain", "127.0.0.1:2"]) == 0
+    assert main(["servers", "drain", "127.0.0.1:1"]) == 1
+    assert main(["servers", "list"]) == 0
+    assert main(["servers", "resume", "127.0.0.1:2"]) == 0
+    said = capsys.readouterr()
+    assert "409 last_server" in said.err
+    assert said.out.splitlines() == [
+        "127.0.0.1:2  drained  (0 in work)",
+        "127.0.0.1:1  serving  (0 in work)",
+        "127.0.0.1:2  drained  (0 in work)",
+        "127.0.0.1:2  serving  (0 in work)",
+    ]
     monkeypatch.setenv("DEPTHLENS_ADMIN_KEY", "dl_wrong")
     assert main(["models", "list"]) == 1
     assert "401 unauthorized" in capsys.readouterr().err
