@@ -151,7 +151,7 @@ class Metrics:
             self.adaptation_resets.labels(mode).inc()
 
     def watch_replicas(self, counts: "Retries") -> None:
-        """Show the servers' retries and models as `depthlens_retries_total` and `depthlens_model_up`."""
+        """Show the servers' retries and models as `depthlens_retries_total`, `..._hedges_total` and `..._model_up`."""
         self.registry.register(_ReplicaCollector(counts))
 
     def watch_restarts(self, counts: "Restarts") -> None:
@@ -181,6 +181,7 @@ class Retries(Protocol):
     """Whoever counts requests tried on a second server, and knows which models answer."""
 
     retries: int
+    hedges: int
 
     def state(self) -> Mapping[str, str]:
         """`ok` or something else, by model."""
@@ -195,6 +196,9 @@ class _ReplicaCollector(Collector):
         """Read at the scrape."""
         yield CounterMetricFamily(
             "depthlens_retries", "Inferences tried on a second server", value=self._counts.retries
+        )
+        yield CounterMetricFamily(
+            "depthlens_hedges", "Inferences put to a second server before the first answered", value=self._counts.hedges
         )
         up = GaugeMetricFamily("depthlens_model_up", "1 while some server's canary inference answers", labels=["model"])
         for model, reason in self._counts.state().items():
