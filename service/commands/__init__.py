@@ -22,6 +22,7 @@ _MODULES: Final = {
     "focus": ("photos", "photos refocused on a click or on a person"),
     "video": ("video", "a video's depth, its people, or the video refocused"),
     "models": ("models", "see and change which version of a model serves"),
+    "servers": ("servers", "take one of several Tritons out of rotation, and put it back"),
     "weights": ("weights", "fetch published weights of other networks onto this machine"),
     "keys": ("keys", "make an API key, and the hash that DEPTHLENS_API_KEY_HASHES wants of it"),
     "completion": ("completion", "completion of this command line for bash, zsh or fish"),
