@@ -127,6 +127,33 @@ async def hung(arena: Arena) -> str:
 
 
 @fault(
+    "F4b",
+    "one of two Tritons hangs (SIGSTOP) with requests of 4 s in work and more coming, then goes on",
+    expected="0 failed: the other one answers, in 2 s at most; then both are asked again",
+    without="hedging",
+)
+async def one_of_two_hung(arena: Arena) -> str:
+    tritons = [await arena.triton(own=True, ready=False) for _ in range(2)]
+    for triton in tritons:
+        await triton.ready()
+    gateway = await arena.gateway(tritons, **PATIENT)
+    server = process_below(tritons[0], _SERVER)
+    async with Steady(gateway.port, 20, deadline_s=4.0) as users:
+        await users.until_sent(60)
+        os.kill(server, signal.SIGSTOP)
+        try:
+            await users.until_sent(users.sent + 120)
+        finally:
+            os.kill(server, signal.SIGCONT)
+        await users.until_sent(users.sent + 40)
+    users.check()
+    hedges = await gateway.metric("depthlens_hedges_total")
+    if hedges < 1 or max(users.seconds) > arena.limit(2.0):
+        raise Unmet(f"{hedges:g} put to the other one as well, longest {max(users.seconds):.1f} s")
+    return f"{users.summary()}; {hedges:g} put to the other one as well"
+
+
+@fault(
     "F6a",
     "the ensemble is unloaded",
     expected="503 on its route, 200 on the others, ready 200 and saying which model is not",

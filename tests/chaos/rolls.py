@@ -6,11 +6,12 @@ import shutil
 import signal
 import time
 
+from service.clients import hash_of, new_key
 from tests.support.embedded_triton import make_repository, write_tiny_network
 
 from .arena import Arena, Gateway, Triton, until
 from .fault import Skip, Unmet, fault
-from .healing import PATIENT, free_port, process_below
+from .healing import PATIENT, free_port, process_below, whole
 from .operator import administered
 from .pictures import photo
 from .process import Process
@@ -109,6 +110,38 @@ async def tritons_in_turn(arena: Arena) -> str:
     users.check()
     retried = await gateway.metric("depthlens_retries_total")
     return f"{users.summary()}; {retried:g} tried on the other Triton"
+
+
+@fault(
+    "F23b",
+    "one of two Tritons drained by the operator under load, killed (-9), started anew and put back; then the other one",
+    expected="0 failed, none tried twice: nothing was in work at the kill, and nothing new had come",
+    without="drained",
+    timeout_s=120.0,
+)
+async def drained_in_turn(arena: Arena) -> str:
+    tritons = await _two_tritons(arena)
+    key = new_key()
+    gateway = await arena.gateway(tritons, admin_key_hashes=hash_of(key), **PATIENT)
+
+    async def operate(triton: Triton, action: str) -> None:
+        said = {"Authorization": f"Bearer {key}"}
+        answer = await gateway.ask("POST", f"/admin/servers/{triton.url}/{action}", b"", said, timeout_s=60.0)
+        answer.expect(200)
+
+    async with Steady(gateway.port, _RATE) as users:
+        await users.until_sent(_RATE)
+        for triton in tritons:
+            await whole(gateway, 20.0)
+            await operate(triton, "drain")
+            await _triton_in_turn(arena, triton, signal.SIGKILL)
+            await operate(triton, "resume")
+            await users.until_sent(users.sent + 2 * _RATE)
+    users.check()
+    retried = await gateway.metric("depthlens_retries_total")
+    if retried:
+        raise Unmet(f"{retried:g} requests were at a Triton that was killed")
+    return users.summary()
 
 
 @fault(

@@ -25,6 +25,7 @@ class Steady:
         port: a gateway's or a balancer's.
         rate: most requests a second.
         targets: routes, by turns.
+        deadline_s: of each request.
 
     Attributes:
         sent: requests begun.
@@ -32,7 +33,14 @@ class Steady:
         failures: how often each other end was seen.
     """
 
-    def __init__(self, port: int, rate: float, targets: tuple[str, ...] = ("/depth?format=json&size=native",)) -> None:
+    def __init__(
+        self,
+        port: int,
+        rate: float,
+        targets: tuple[str, ...] = ("/depth?format=json&size=native",),
+        deadline_s: float = 60.0,
+    ) -> None:
+        self._deadline_s = deadline_s
         self._port = port
         self._rate = rate
         self._targets = targets
@@ -112,7 +120,7 @@ class Steady:
             return
         target = self._targets[number % len(self._targets)]
         try:
-            patience = {"X-Request-Timeout": f"{_PATIENCE_S:g}"}
+            patience = {"X-Request-Timeout": f"{self._deadline_s:g}"}
             answer = await wire.ask("POST", target, photo(number % _PHOTOS), patience, timeout_s=_PATIENCE_S)
         except Unmet as error:
             self.failures[str(error)] += 1

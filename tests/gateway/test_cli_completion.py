@@ -40,6 +40,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("depthlens depth --server ''", []),
         ("depthlens models ''", ["list", "load", "rollback", "unload"]),
         ("depthlens models list ''", []),
+        ("depthlens servers ''", ["list", "drain", "resume"]),
         ("depthlens completion f", ["fish"]),
         ("depthlens focus --mode s", ["subject"]),
     ],

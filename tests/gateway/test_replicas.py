@@ -13,7 +13,16 @@ from service.app import create_app
 from service.breaker import FAILURES_TO_OPEN
 from service.canary import Reason
 from service.contract import CANARY_SIZE
-from service.errors import ContractViolation, DeadlineExceeded, DepthlensError, ModelFailed, ModelUnavailable
+from service.errors import (
+    ContractViolation,
+    DeadlineExceeded,
+    DepthlensError,
+    InvalidParameter,
+    LastServer,
+    ModelFailed,
+    ModelUnavailable,
+)
+from service.hedging import Hedging
 from service.inference import Prediction, ServedModel
 from service.replicas import Replicas
 from service.settings import Settings
@@ -211,6 +220,103 @@ def test_the_second_try_has_what_is_left_of_the_deadline() -> None:
         assert timeouts[1] <= 2.81
 
     run(fleet, scenario, watched=False)
+
+
+def test_a_server_that_hangs_costs_neither_its_request_nor_the_next() -> None:
+    fleet = Fleet("a", "b")
+    fleet.replicas._canary_period_s = 3600.0
+
+    async def scenario() -> None:
+        for _ in range(4):
+            await fleet.ask()  # so that it is known how long an answer takes
+        fleet["a"].gate = asyncio.Event()
+        fleet["a"].probed = {DEPTH: DeadlineExceeded("hangs")}
+        served = fleet["b"].served
+        for _ in range(10):
+            await fleet.ask(timeout_s=60.0)
+        assert fleet.replicas.hedges == 1, "who has not answered comes last, until it does"
+        assert fleet["b"].served == served + 10
+        assert [endpoint.inflight for endpoint in fleet.replicas.endpoints] == [0, 0], "the late call is cancelled"
+        fleet["a"].gate.set()
+        fleet["a"].probed = None
+        fleet.replicas.endpoints[0].watched[DEPTH].canary.wake()
+        await until(lambda: fleet.replicas.endpoints[0].rank(DEPTH) == 0)
+
+    run(fleet, scenario)
+
+
+def test_when_all_servers_are_slow_the_work_is_not_doubled() -> None:
+    fleet = Fleet("a", "b")
+
+    async def scenario() -> None:
+        for _ in range(4):
+            await fleet.ask()
+        for server in fleet.servers.values():
+            server.gate = asyncio.Event()
+        served = sum(server.served for server in fleet.servers.values())
+        asking = [asyncio.create_task(fleet.ask(timeout_s=60.0)) for _ in range(40)]
+        await until(lambda: fleet.replicas.hedges > 0)
+        late = [asyncio.create_task(fleet.ask(timeout_s=60.0)) for _ in range(4)]
+        await asyncio.sleep(0.6)  # long after all would have been asked anew
+        assert sum(server.served for server in fleet.servers.values()) == served + 44 + fleet.replicas.hedges
+        assert fleet.replicas.hedges <= 10
+        for server in fleet.servers.values():
+            server.gate.set()
+        assert len(await asyncio.gather(*asking, *late)) == 44
+
+    run(fleet, scenario, watched=False)
+
+
+def test_patience_follows_the_answers_and_the_deadline() -> None:
+    hedging = Hedging()
+    assert hedging.patience_s("new", 10.0) == 5.0
+    hedging.answered("slow", 0.5)
+    assert hedging.patience_s("slow", 10.0) == pytest.approx(2.0)  # 4 x 0.5
+    hedging.answered("slow", 1.5)  # the mean is 0.6 now
+    assert hedging.patience_s("slow", 10.0) == pytest.approx(2.4)
+    assert hedging.patience_s("slow", 3.1) == pytest.approx(2.4)
+    assert hedging.patience_s("slow", 2.9) is None, "the second one would have 0.5 s of the 0.6 that it needs"
+    hedging.answered("quick", 0.01)
+    assert hedging.patience_s("quick", 10.0) == 0.25
+
+
+def test_one_second_question_for_ten_answers() -> None:
+    hedging = Hedging()
+    assert [hedging.take() for _ in range(12)] == [True] * 10 + [False] * 2
+    for _ in range(11):
+        hedging.answered("any", 0.1)
+    assert [hedging.take() for _ in range(2)] == [True, False]
+
+
+def test_a_drained_server_ends_its_requests_and_gets_no_others() -> None:
+    fleet = Fleet("a", "b")
+
+    async def scenario() -> None:
+        await fleet.ask()
+        fleet["a"].gate = asyncio.Event()
+        stuck = [asyncio.create_task(fleet.ask(timeout_s=0.6)) for _ in range(2)]  # too short to be put to another
+        await until(lambda: fleet.replicas.endpoints[0].inflight == 1)
+        draining = asyncio.create_task(fleet.replicas.drain("a"))
+        await until(lambda: fleet.replicas.endpoints[0].drained)
+        served = fleet["a"].served
+        for _ in range(10):
+            await fleet.ask()
+        assert fleet["a"].served == served
+        assert not draining.done()
+        fleet["a"].gate.set()
+        await asyncio.gather(*stuck)
+        assert (await draining).inflight == 0
+        with pytest.raises(LastServer):
+            await fleet.replicas.drain("b")
+        with pytest.raises(InvalidParameter):
+            await fleet.replicas.drain("c")
+        assert set(fleet.replicas.state().values()) == {Reason.OK}
+        fleet.replicas.resume("a")
+        for _ in range(4):
+            await fleet.ask()
+        assert fleet["a"].served > served
+
+    run(fleet, scenario)
 
 
 def test_a_lost_only_server_is_refused_at_once_until_a_probe_finds_it() -> None:

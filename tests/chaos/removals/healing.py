@@ -34,6 +34,22 @@ def _retry() -> None:
     Replicas._least_busy = lambda self, model, but=None: None if but else choose(self, model)  # type: ignore
 
 
+@without("hedging")
+def _hedging() -> None:
+    """A server that was asked is waited for until the deadline."""
+    from service.hedging import Hedging
+
+    Hedging.patience_s = lambda self, model, timeout_s: None  # type: ignore[method-assign]
+
+
+@without("drained")
+def _drained() -> None:
+    """A server is asked until it is gone."""
+    from service.endpoint import Endpoint
+
+    Endpoint.drained = property(lambda self: False, lambda self, drained: None)  # type: ignore[assignment]
+
+
 @without("own-readiness")
 def _own_readiness() -> None:
     """Ready when all models are, as Triton's own readiness."""
