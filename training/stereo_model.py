@@ -1,8 +1,8 @@
 """`model.py` of the served `stereo_madnet`, copied into a model repository by `python -m training export`.
 
 Pairs that adapt are worked off by one thread, pairs that do not by another, which goes first where the processor is
-short: nobody who only wants a disparity map waits for somebody else's learning. Triton keeps the frames of a sequence in order. Tensors move by DLPack, because the Python
-backend of Triton 2.51 is built against NumPy 1.
+short: nobody who only wants a disparity map waits for somebody else's learning. Triton keeps the frames of a sequence
+in order. Tensors move by DLPack, because the Python backend of Triton 2.51 is built against NumPy 1.
 """
 
 import json
