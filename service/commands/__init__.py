@@ -20,6 +20,7 @@ _MODULES: Final = {
     "depth": ("photos", "depth maps of photos"),
     "segment": ("photos", "mattes of the people in photos"),
     "focus": ("photos", "photos refocused on a click or on a person"),
+    "stereo": ("stereo", "disparity or depth of stereo pairs, by a network that adapts to them"),
     "video": ("video", "a video's depth, its people, or the video refocused"),
     "models": ("models", "see and change which version of a model serves"),
     "servers": ("servers", "take one of several Tritons out of rotation, and put it back"),
