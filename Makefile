@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test test-training test-service chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-served bench-streams bench-scale export train-smoke compare compose-test kube-lint kube-test clean
+.PHONY: help serve test test-training test-service chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-served bench-streams bench-stereo bench-scale export train-smoke compare compose-test kube-lint kube-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,14 +47,18 @@ fuzz: $(VENV)/.test ## Random files at the header parsers, guided by coverage: m
 	$(PIP) install --group fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-bench: $(VENV)/.test ## Benchmarks beside their peers, tables into docs/results/
-	$(BIN)/python -m tests.benchmarks
+PARTS ?=
+bench: $(VENV)/.test ## Everything beside its peers, into docs/results/performance.md: make bench [PARTS="infer cold"]
+	$(BIN)/python -m tests.benchmarks $(if $(PARTS),--only $(PARTS))
 
 bench-refocus: $(VENV)/.test ## Refocused pictures against ray-traced truth, into docs/results/refocus.md
 	$(BIN)/python -m tests.benchmarks.refocus --out docs/results/refocus.md
 
 bench-streams: $(VENV)/.test ## Flicker, lag and speed of frame streams on rendered videos, into docs/results/streams.md
 	$(BIN)/python -m tests.benchmarks.streams $(if $(wildcard $(DATA)/assets3d),--assets $(DATA)/assets3d)
+
+bench-stereo: $(VENV)/.test ## Streams of pairs that adapt, two and a third caller, into docs/results/stereo_stream.md: WEIGHTS=...
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.stereo_stream --weights $(WEIGHTS)
 
 bench-overload: $(VENV)/.test ## Ten times the load that can be served, and a greedy client, into docs/results/overload.md
 	$(BIN)/python -m tests.benchmarks.overload

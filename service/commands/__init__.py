@@ -26,6 +26,7 @@ _MODULES: Final = {
     "servers": ("servers", "take one of several Tritons out of rotation, and put it back"),
     "weights": ("weights", "fetch published weights of other networks onto this machine"),
     "keys": ("keys", "make an API key, and the hash that DEPTHLENS_API_KEY_HASHES wants of it"),
+    "bench": ("bench", "measure how fast the service is on this machine"),
     "completion": ("completion", "completion of this command line for bash, zsh or fish"),
 }
 """Module and help of each command, in the order of the help."""

@@ -1,12 +1,17 @@
-"""`make bench`: everything side by side with its peer, into `docs/results/bench.md` and `bench.png`."""
+"""`make bench`: every part beside its peers, into `docs/results/performance.md`, `.json` and `.png`.
+
+`python -m tests.benchmarks --only infer limit` measures these parts alone and leaves the others on the page as they
+were; each part says when and at which commit it was measured.
+"""
 
 import argparse
-import datetime
-import os
-import platform
-import re
-import subprocess
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -14,63 +19,122 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
-from . import imaging, network, request
-from .clock import Section
+from service.benchmark import cold, stages
+from service.benchmark import machine as this_machine
+from service.benchmark.effort import FULL, QUICK, Effort
+from service.benchmark.page import Part, Table
+
+if TYPE_CHECKING:
+    from .networks import Networks
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
+PARTS = ("limit", "infer", "request", "serve", "gateway", "scale", "refocus", "cold", "stages")
+NOTES = Path(__file__).with_name("notes.md")
+"""What bounds the figures, in words: people's, so not written by a run."""
+_PACKAGES = ("torch", "transformers", "onnxruntime")
 
 
 def machine() -> str:
-    """Processor, cores, versions."""
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    flags = Path("/proc/cpuinfo").read_text()
-    extra = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    return (
-        f"{datetime.date.today()}, commit {commit.strip()}, {model[1] if model else 'CPU'}, {os.cpu_count()} cores, "
-        f"{' '.join(extra)}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f} at the start, seed 0"
-    )
+    """Date, commit, processor, load and Python's version in one line."""
+    said = this_machine.describe()
+    return f"{said['time']}, {said['commit']}, {said['cpu']}, {said['versions'].split(',')[0]}, {said['load']}, seed 0"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--repository", type=Path, default=ROOT / "model_repository")
-    options = parser.parse_args()
-    model = options.repository / "focus_on_depth" / "1" / "model.onnx"
-    said = machine()
-    sections = [
-        *network.run(model, rounds=options.rounds * 3),
-        *request.run(options.repository, rounds=options.rounds),
-        *imaging.run(rounds=options.rounds),
-    ]
+def measure(name: str, effort: Effort, networks: "Networks") -> Part:
+    """One part; what it needs is imported here, since torch takes seconds."""
+    if name in ("cold", "stages"):
+        return {"cold": cold, "stages": stages}[name].run(effort)
+    from . import gateway, infer, instances, limit, refocusing, request, serve
+
+    if name == "limit":
+        return limit.run(effort)
+    modules = {
+        "infer": infer,
+        "request": request,
+        "serve": serve,
+        "gateway": gateway,
+        "scale": instances,
+        "refocus": refocusing,
+    }
+    return modules[name].run(effort, networks)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", default=PARTS, help=", ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works: figures mean nothing")
+    parser.add_argument("--out", type=Path, help="folder for the page; none with --quick unless given")
+    options = parser.parse_args(arguments)
+    out = options.out or (None if options.quick else RESULTS)
+    from .networks import Networks
+
+    known = read(out)
+    effort = replace(QUICK if options.quick else FULL, repository=ROOT / "model_repository")
+    with tempfile.TemporaryDirectory(prefix="depthlens-bench-") as folder:
+        networks = Networks(Path(folder), tiny=options.quick)
+        for name in options.only:
+            about = this_machine.describe(_PACKAGES)
+            start = time.monotonic()
+            print(f"{name} ...", flush=True)
+            part = replace(measure(name, effort, networks), about=about)
+            print(f"{part.markdown()}\n{name} took {time.monotonic() - start:.0f} s\n", flush=True)
+            known[name] = part
+            if out is not None:  # after each part, so that what was measured outlives a failure
+                write(list(known.values()), out)
+
+
+def read(out: Path | None) -> dict[str, Part]:
+    """Parts of an earlier run, if any."""
+    path = None if out is None else out / "performance.json"
+    if path is None or not path.is_file():
+        return {}
+    return {name: Part.of(each) for name, each in json.loads(path.read_text()).items()}
+
+
+def write(parts: Sequence[Part], out: Path) -> None:
+    """The page, its figures and its plot."""
+    from . import targets
+
+    parts = sorted(parts, key=lambda part: PARTS.index(part.name))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "performance.json").write_text(json.dumps({part.name: part.plain() for part in parts}, indent=1) + "\n")
+    about = parts[-1].about
     head = (
-        f"# Benchmark\n\n`make bench`: {said}. Contenders are interleaved; medians; the ratio is the median of the "
-        "rounds' own.\n\n![wall time of every contender](bench.png)\n\n"
+        f"# Performance\n\n`make bench` on {about['cpu']}. {about['versions']}. Contenders are interleaved (A B C, A B "
+        "C, ...); medians; a ratio is the median of the rounds' own, with its quartiles. Each part says when it was "
+        "measured; `python -m tests.benchmarks --only PART` measures one anew. Users measure their own machine with "
+        "`depthlens bench`.\n\n"
     )
-    text = head + "\n".join(section.table() for section in sections)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "bench.md").write_text(text)
-    plot(sections, RESULTS / "bench.png")
-    print(text)
+    body = [targets.table(parts).markdown().replace("### ", "## ", 1), NOTES.read_text()]
+    body += ["![wall times](performance.png)\n", *(part.markdown() for part in parts)]
+    (out / "performance.md").write_text(head + "\n".join(body))
+    plot([table for part in parts for table in part.tables if table.plotted], out / "performance.png")
 
 
-def plot(sections: list[Section], path: Path) -> None:
-    """Wall time of every contender, one panel a section, the peer in gray."""
-    heights = [len(section.timings) + 1 for section in sections]
+def plot(tables: Sequence[Table], path: Path) -> None:
+    """The plotted column of every table, one panel each, in two columns; the first contender in gray."""
+    if not tables:
+        return
+    half = (len(tables) + 1) // 2
+    heights = [max(len(table.rows) for table in tables[row::half]) + 1.5 for row in range(half)]
     figure, axes = pyplot.subplots(
-        len(sections), 1, figsize=(8, 0.36 * sum(heights)), height_ratios=heights, layout="constrained"
+        half, 2, figsize=(13, 0.24 * sum(heights) + 0.3), height_ratios=heights, layout="constrained", squeeze=False
     )
-    for section, axis in zip(sections, axes, strict=True):
-        names = list(section.timings)[::-1]
-        times = [section.timings[name].wall_ms for name in names]
-        bars = axis.barh(names, times, color=["tab:blue"] * (len(names) - 1) + ["tab:gray"])
-        axis.bar_label(bars, fmt="%.1f", padding=3)
-        axis.set_title(f"{section.title}: wall ms, median", fontsize=9, loc="left")
-        axis.margins(x=0.12)
+    for place, axis in enumerate(axes.T.flat):
+        if place >= len(tables):
+            axis.axis("off")
+            continue
+        table = tables[place]
+        found = table.bars()
+        colours = ["tab:gray", *["tab:blue"] * (len(found) - 1)]
+        bars = axis.barh(list(found)[::-1], list(found.values())[::-1], color=colours[::-1])
+        axis.bar_label(bars, fmt="%.4g", padding=3, fontsize=7)
+        axis.set_title(f"{table.title} ({table.plotted})", fontsize=8, loc="left")
+        axis.tick_params(labelsize=7)
+        axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
     pyplot.close(figure)
 
 

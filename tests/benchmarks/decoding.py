@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from service.benchmark.pictures import photo
 from service.decoding.workers import DecodeWorkers
 from service.imaging import codec
 from service.imaging.codec import Limits
@@ -27,7 +28,6 @@ from service.imaging.errors import ImageError
 from service.metrics import Metrics
 
 from .__main__ import machine
-from .pictures import photo
 
 MEGAPIXELS = {0.5: (612, 816), 2.0: (1224, 1632), 12.0: (3000, 4000), 48.0: (6000, 8000)}
 OPTIONS = {

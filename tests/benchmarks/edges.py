@@ -17,6 +17,10 @@ import cv2
 import numpy as np
 import onnxruntime
 
+from service.benchmark import clock
+from service.benchmark.page import Table
+from service.benchmark.pictures import photo as noise_photo
+from service.benchmark.refocus import depth_scene
 from service.imaging.geometry import Letterbox, resize
 from service.imaging.sharpening import sharp_upsample
 from training.data.truth import depth_truth
@@ -24,9 +28,6 @@ from training.metrics import STRICT, TOLERANT, boundary_f1
 
 from . import upsamplers
 from .__main__ import ROOT, machine
-from .clock import Section, interleave
-from .imaging import depth_scene
-from .pictures import photo as noise_photo
 
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -164,7 +165,7 @@ def table(title: str, note: str, rows: dict[str, np.ndarray]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def timings(rounds: int) -> list[Section]:
+def timings(rounds: int) -> list[Table]:
     """One core, maps of 288 x 384."""
     sections = []
     cv2.setNumThreads(1)
@@ -176,7 +177,7 @@ def timings(rounds: int) -> list[Section]:
             "snapped and guided (before)": lambda s=small, p=picture: upsamplers.snapped_and_guided(s, p),
             "ours": lambda s=small, p=picture: sharp_upsample(s, p),
         }
-        sections.append(Section(f"Time, {name}", interleave(contenders, rounds=times)))
+        sections.append(clock.table(f"Time, {name}", clock.interleave(contenders, rounds=times)))
     return sections
 
 
@@ -220,7 +221,7 @@ def main() -> None:
     predict = network_maps(options.model)
     cases = [Case(source, photo, truth, predict(photo)) for source, photo, truth in measured]
     parts.append(table("The served network's own maps", "Aligned to truth by scale and shift.", measure(cases)))
-    parts += [section.table() for section in timings(options.rounds)]
+    parts += [section.markdown() for section in timings(options.rounds)]
     command = f"--data ../shared/data --per-source {options.per_source} --cut-outs {options.cut_outs}"
     head = (
         f"# Depth edges\n\n`python -m tests.benchmarks.edges {command} --rounds {options.rounds}`: {said}.\n\n{ABOUT}\n"

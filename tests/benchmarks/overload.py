@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from service.benchmark.pictures import jpeg, photo
 from service.clients import hash_of
 from tests.chaos.arena import Arena, Gateway, Stage, Triton
 from tests.chaos.pictures import PHOTO
 from tests.chaos.report import machine
 from tests.support.load import Load, Stream, load
-
-from .pictures import jpeg, photo
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results" / "overload.md"

@@ -1,127 +1,112 @@
-"""A whole request, JPEG to 16-bit depth PNG: the running gateway against a plain script with PyTorch."""
+"""Whole requests: JPEG bytes to a depth PNG by the gateway, by transformers' pipeline, by a script, by a handler."""
 
 import asyncio
-import http.client
-import io
-import os
+import socket
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
+from service.benchmark.clock import interleave, quartiles, table
+from service.benchmark.effort import Effort
+from service.benchmark.page import Part, Table
+from service.benchmark.pictures import jpeg, photo
+from service.benchmark.serving import BenchmarkError, Caller, load, serving, wait_for_model
 
-from service.imaging import codec
-from service.imaging.geometry import Letterbox
-from service.inference import TritonClient
-from training.models import create_model
+from . import peers
+from .networks import MODEL, ROOT, Networks
 
-from .clock import Section, interleave
-from .pictures import jpeg, photo
-
-SIZES = {"720p": (720, 1280), "12 Mpx": (3000, 4000)}
-
-
-@contextmanager
-def gateway(repository: Path) -> Iterator[tuple[int, str]]:
-    """A `depthlens serve` with caching off; gives its port and the address of its Triton."""
-    environment = os.environ | {"DEPTHLENS_CACHE_BYTES": "0", "DEPTHLENS_MODEL_REPOSITORY": str(repository)}
-    command = [sys.executable, "-m", "service", "serve", "--port", "0"]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            triton = ""
-            for line in process.stderr:
-                if "tritonserver is ready on" in line:
-                    triton = line.split("ready on ")[1].split()[0]
-                    break
-            port = int(process.stdout.readline().rsplit(":", 1)[1])
-            os.set_blocking(process.stderr.fileno(), False)
-            yield port, triton
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
+CALLERS = (1, 4)
+OURS = f"/depth?model={MODEL}"
+_PEER_SECONDS = 4.0
+"""Of load for a peer that takes most of a second: enough for several answers of each caller."""
 
 
-def plain(network: torch.nn.Module, body: bytes) -> bytes:
-    """What a short script does: decode, resize, run eagerly, enlarge, write a 16-bit PNG."""
-    image = Image.open(io.BytesIO(body)).convert("RGB")
-    small = image.resize((384, 288), Image.Resampling.BICUBIC)
-    with torch.inference_mode():
-        depth = network(torch.from_numpy(np.asarray(small)[None].copy()))[0][0].numpy()
-    full = np.asarray(Image.fromarray(depth).resize(image.size, Image.Resampling.BICUBIC))
-    stored = ((full - full.min()) / np.ptp(full) * 65535).astype(np.uint16)
-    buffer = io.BytesIO()
-    Image.fromarray(stored).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def run(repository: Path, *, rounds: int) -> list[Section]:
-    """Whole requests at two sizes, and what the gateway itself adds."""
-    torch.set_num_threads(2)
-    network = create_model("focus_on_depth_small").eval()
-    parts = []
-    with gateway(repository) as (port, triton):
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-
-        def post(route: str, body: bytes) -> bytes:
-            connection.request("POST", route, body, {"Content-Type": "image/jpeg"})
-            answer = connection.getresponse()
-            content = answer.read()
-            assert answer.status == 200, content
-            return content
-
-        for name, size in SIZES.items():
+def run(effort: Effort, networks: Networks) -> Part:
+    """Single requests of both networks at both sizes, then the handler and the gateway under load."""
+    tables, figures = [], {}
+    repository, side = networks.repository, networks.side
+    hugging_face = peers.pipeline(networks.transformers_network, side)
+    script = peers.script(networks.default.network, networks.default.size)
+    with serving(repository) as served:
+        wait_for_model(served.port, MODEL)
+        caller = Caller(served.port)
+        for name, size in effort.photos.items():
             body = jpeg(photo(*size))
             timings = interleave(
                 {
-                    "plain PyTorch script, full size": lambda body=body: plain(network, body),
-                    "gateway, full size": lambda body=body: post("/depth", body),
-                    "gateway, size=native": lambda body=body: post("/depth?size=native", body),
+                    "HF pipeline, 8-bit, full size": lambda body=body: hugging_face(body),
+                    "ours, 16-bit, native size": lambda body=body: caller.post(f"{OURS}&size=native", body),
+                    "ours, 16-bit, full size": lambda body=body: caller.post(OURS, body),
                 },
-                rounds=max(3, rounds // (4 if size[0] > 2000 else 1)),
+                rounds=effort.rounds,
             )
-            note = "CPU ms counts the calling process only, not the servers."
-            parts.append(Section(f"Depth request, {name} JPEG to 16-bit PNG", timings, note))
-            times = max(3, rounds // (4 if size[0] > 2000 else 1))
-            focus = {"gateway": lambda body=body: post("/focus?rx=0.5&ry=0.5", body)}
-            note = "No peer: nothing cached, plane mode at f/2.8."
-            parts.append(Section(f"Focus request, {name} JPEG to JPEG", interleave(focus, rounds=times), note))
-        parts.append(_hop(post, triton, rounds))
-        connection.close()
-    return parts
+            tables.append(table(f"Depth Anything V2 Small, {name} JPEG to depth PNG", timings, _NOTE))
+            figures |= {f"{key}, {name}": each.ratio for key, each in timings.items()}
+            timings = interleave(
+                {
+                    "script with torch eager, 16-bit, full size": lambda body=body: script(body),
+                    "ours, 16-bit, native size": lambda body=body: caller.post("/depth?size=native", body),
+                    "ours, 16-bit, full size": lambda body=body: caller.post("/depth", body),
+                },
+                rounds=effort.rounds,
+            )
+            tables.append(table(f"The default network, {name} JPEG to depth PNG", timings, _NOTE))
+            figures |= {f"default, {key}, {name}": each.ratio for key, each in timings.items()}
+        caller.close()
+        with handler(networks) as port:
+            under_load, rates = loads(port, served.port, effort)
+    return Part("request", (*tables, under_load), figures | rates)
 
 
-def _hop(post: Callable[[str, bytes], bytes], triton: str, rounds: int) -> Section:
-    """What the gateway itself adds: its answer against decode + the same Triton called directly + encode."""
-    body = jpeg(photo(720, 1280))
-    runner = asyncio.Runner()
+_NOTE = (
+    "The same bytes and weights; nothing cached. CPU ms counts the calling process, which for ours does the HTTP alone."
+)
 
-    async def connect() -> TritonClient:
-        return TritonClient(triton)  # its channel belongs to the running loop
 
-    client = runner.run(connect())
+@contextmanager
+def handler(networks: Networks) -> Iterator[int]:
+    """A FastAPI handler around the pipeline in a process of its own; gives its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = networks.folder / "transformers"
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.peers", str(folder), str(networks.side)]
+    with subprocess.Popen([*command, str(port)], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        try:
+            ends_at = time.monotonic() + 300
+            while process.poll() is None and time.monotonic() < ends_at:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.1)
+            else:
+                raise BenchmarkError("the handler around torch did not start")
+            yield port
+        finally:
+            process.terminate()
 
-    def direct() -> bytes:
-        upload = codec.inspect(body)
-        letterbox = Letterbox.of(upload.height, upload.width)
-        pixels = codec.decode(body, upload, min_side=min(letterbox.content_size)).pixels
-        prediction = runner.run(client.infer("focus_on_depth", letterbox.fit(pixels), timeout_s=30))
-        return codec.encode_npy(letterbox.crop(prediction.outputs["inverse_depth"]))
 
-    timings = interleave(
-        {
-            "in-process decode, direct gRPC": direct,
-            "gateway": lambda: post("/depth?size=native&format=npy", body),
-        },
-        rounds=rounds * 2,
-    )
-    runner.run(client.close())
-    runner.close()
-    return Section("The gateway's own cost, 720p JPEG to native float map", timings)
+def loads(theirs: int, ours: int, effort: Effort) -> tuple[Table, dict[str, float]]:
+    """Answers a second of both by turns, one working while the other rests."""
+    body = jpeg(photo(*effort.small))
+    peer_s = _PEER_SECONDS if effort.seconds >= 1 else effort.seconds
+    path = f"{OURS}&size=native"
+    rows, figures = [], {}
+    for callers in CALLERS:
+        pairs = []
+        for _ in range(effort.rounds):
+            peer = asyncio.run(load(theirs, "/depth", body, callers=callers, seconds=peer_s))
+            pairs.append((peer, asyncio.run(load(ours, path, body, callers=callers, seconds=effort.seconds))))
+        low, middle, high = quartiles([mine.rate / peer.rate for peer, mine in pairs])
+        for title, side in (("FastAPI + torch, full size", 0), ("gateway, native size", 1)):
+            rate = statistics.median(pair[side].rate for pair in pairs)
+            median_ms = statistics.median(pair[side].median_ms for pair in pairs)
+            ratio = ("1.00", "") if side == 0 else (f"{middle:.2f}", f"{low:.2f} to {high:.2f}")
+            rows.append((f"{title}, {callers} at once", f"{rate:.2f}", f"{median_ms:.0f}", *ratio))
+        figures[f"FastAPI, {callers} at once"] = middle
+    header = ("server", "answers/s", "median ms", "times as many", "quartiles")
+    note = f"Depth Anything V2 Small, {next(iter(effort.photos))} JPEG, closed loop; the two take turns."
+    return Table("A handler around torch, and the gateway, under load", header, tuple(rows), note), figures

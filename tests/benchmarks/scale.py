@@ -14,13 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.benchmark.pictures import jpeg, photo
 from tests.chaos.arena import Arena, Gateway, Stage, Triton
 from tests.chaos.healing import free_port
 from tests.chaos.report import machine
 from tests.chaos.rolls import haproxy
 from tests.support.load import Load, Stream, load
-
-from .pictures import jpeg, photo
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results" / "scale.md"

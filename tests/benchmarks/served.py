@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from service.benchmark.pictures import photo
 from service.contract import Size
 from service.imaging.geometry import Letterbox
 from tests.e2e.train_smoke import served as service
@@ -41,7 +42,6 @@ from training.serving import Traits, outputs_of
 from training.serving import served as as_served
 
 from .__main__ import RESULTS, ROOT, machine
-from .pictures import photo
 
 HEIGHT, WIDTH = 720, 960
 _LOAD_TIMEOUT_S = 600

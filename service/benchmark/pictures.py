@@ -4,10 +4,11 @@ import io
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 
-def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     """uint8 RGB (height, width, 3)."""
     rng = np.random.default_rng(seed)
     canvas = np.zeros((height, width, 3), np.float32)
@@ -23,10 +24,11 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
         colour = tuple(float(value) for value in rng.integers(0, 255, 3))
         cv2.circle(canvas, centre, radius, colour, -1, cv2.LINE_AA)
     canvas += rng.normal(0, 3, canvas.shape).astype(np.float32)
-    return canvas.clip(0, 255).astype(np.uint8)
+    picture: NDArray[np.uint8] = canvas.clip(0, 255).astype(np.uint8)
+    return picture
 
 
-def jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
+def jpeg(pixels: NDArray[np.uint8], quality: int = 90) -> bytes:
     """The picture as a camera would store it."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)

@@ -1,0 +1,159 @@
+"""Networks by themselves: PyTorch, ONNX Runtime and OpenVINO on the same weights and the same input."""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch import nn
+
+from service.benchmark.clock import Timing, interleave
+from service.benchmark.effort import Effort
+from service.benchmark.infer import openvino_request
+from service.benchmark.limit import thread_counts
+from service.benchmark.page import Part, Table
+from service.benchmark.pictures import photo
+
+from .networks import Networks, Subject
+
+Call = Callable[[], np.ndarray]
+"""Runs once and gives the first output."""
+
+OURS = "OpenVINO bf16"
+_CALIBRATED_ON = 4
+
+
+def run(effort: Effort, networks: Networks) -> Part:
+    """Both networks, on one core and on all."""
+    tables, figures = [], {}
+    for subject, rounds in ((networks.depth_anything, effort.rounds), (networks.default, effort.many)):
+        int8 = quantised(subject, networks.folder / f"{subject.key}_int8.onnx")
+        for threads in thread_counts():
+            with torch_threads(threads):
+                calls = contenders(subject, int8, threads)
+                wanted = calls["torch eager fp32"]()
+                errors = {name: error(call(), wanted) for name, call in calls.items()}
+                timings = interleave(calls, rounds=rounds)
+            tables.append(table(subject, threads, timings, errors))
+            for name, timing in timings.items():
+                key = f"{subject.key}, {name}, {threads} threads"
+                figures |= {f"{key}, ms": timing.wall_ms, f"{key}, ratio": timing.ratio}
+                figures[f"{key}, mean error"] = errors[name][1]
+        figures[f"{subject.key}, GFLOP"] = subject.gflop
+    return Part("infer", tuple(tables), figures)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """So many for torch, within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def contenders(subject: Subject, int8: Path, threads: int) -> dict[str, Call]:
+    """The peer first."""
+    image = photo(*subject.size)[None]
+    half = copy.deepcopy(subject.network).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    calls = {
+        "torch eager fp32": in_torch(subject.network, image),
+        "torch eager bf16, channels last": in_torch(half, image),
+        "TorchScript fp32, frozen": in_torch(scripted(subject.network, image), image),
+        "TorchScript bf16, frozen": in_torch(scripted(half, image), image),
+        "ONNX Runtime fp32": in_onnx_runtime(subject.file, image, threads),
+    }
+    for precision, file in (("f32", subject.file), ("bf16", subject.file), ("int8", int8)):
+        calls[f"OpenVINO {precision}"] = in_openvino(file, image, precision, threads)
+    return calls
+
+
+def in_torch(network: nn.Module, image: np.ndarray) -> Call:
+    tensor = torch.from_numpy(image)
+
+    def call() -> np.ndarray:
+        with torch.inference_mode():
+            return network(tensor)[0].float().numpy()
+
+    return call
+
+
+def scripted(network: nn.Module, image: np.ndarray) -> nn.Module:
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing says that sizes become constants, which is wanted here
+        return torch.jit.freeze(torch.jit.trace(network, torch.from_numpy(image), check_trace=False).eval())
+
+
+def in_onnx_runtime(file: Path, image: np.ndarray, threads: int) -> Call:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"image": image})[0]
+
+
+def in_openvino(file: Path, image: np.ndarray, precision: str, threads: int) -> Call:
+    request = openvino_request(file, precision, threads)
+    return lambda: request.infer({"image": image}, share_inputs=True, share_outputs=True)[0]
+
+
+class _Photos(CalibrationDataReader):
+    def __init__(self, subject: Subject) -> None:
+        self._photos = iter([photo(*subject.size, seed)[None] for seed in range(1, _CALIBRATED_ON + 1)])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        picture = next(self._photos, None)
+        return None if picture is None else {"image": picture}
+
+
+def quantised(subject: Subject, file: Path) -> Path:
+    """The network with convolutions and matrix products in int8, calibrated on a few pictures."""
+    prepared = file.with_suffix(".prepared.onnx")
+    quant_pre_process(subject.file, prepared, skip_symbolic_shape=True)
+    quantize_static(
+        prepared,
+        file,
+        _Photos(subject),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+    )
+    return file
+
+
+def error(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """The largest difference as a share of the range, the mean one as a share of the mean."""
+    off = np.abs(found - wanted)
+    return float(off.max() / np.ptp(wanted)), float(off.mean() / np.abs(wanted).mean())
+
+
+def table(subject: Subject, threads: int, timings: dict[str, Timing], errors: dict[str, tuple[float, float]]) -> Table:
+    header = ("runtime", "wall ms", "CPU ms", "times as fast as eager", "quartiles", "largest error", "mean error")
+    rows = [
+        (
+            name,
+            f"{timing.wall_ms:.1f}",
+            f"{timing.cpu_ms:.1f}",
+            f"{timing.ratio:.2f}",
+            f"{timing.ratio_low:.2f} to {timing.ratio_high:.2f}",
+            *(f"{each:.1e}" for each in errors[name]),
+        )
+        for name, timing in timings.items()
+    ]
+    height, width = subject.size
+    title = f"{subject.title}, {height} x {width}, batch 1, {threads} thread{'s' * (threads > 1)}"
+    note = (
+        f"{subject.gflop:.1f} GFLOP. Errors of depth against eager fp32 on one picture: the largest as a share of the "
+        f"range, the mean as a share of the mean. int8 is ONNX Runtime's quantisation of convolutions and matrix "
+        f"products, calibrated on {_CALIBRATED_ON} pictures."
+    )
+    return Table(title, header, tuple(rows), note, plotted="wall ms")
