@@ -20,11 +20,13 @@ _MODULES: Final = {
     "depth": ("photos", "depth maps of photos"),
     "segment": ("photos", "mattes of the people in photos"),
     "focus": ("photos", "photos refocused on a click or on a person"),
+    "stereo": ("stereo", "disparity or depth of stereo pairs, by a network that adapts to them"),
     "video": ("video", "a video's depth, its people, or the video refocused"),
     "models": ("models", "see and change which version of a model serves"),
     "servers": ("servers", "take one of several Tritons out of rotation, and put it back"),
     "weights": ("weights", "fetch published weights of other networks onto this machine"),
     "keys": ("keys", "make an API key, and the hash that DEPTHLENS_API_KEY_HASHES wants of it"),
+    "bench": ("bench", "measure how fast the service is on this machine"),
     "completion": ("completion", "completion of this command line for bash, zsh or fish"),
 }
 """Module and help of each command, in the order of the help."""
