@@ -57,7 +57,8 @@ bench-refocus: $(VENV)/.test ## Refocused pictures against ray-traced truth, int
 bench-streams: $(VENV)/.test ## Flicker, lag and speed of frame streams on rendered videos, into docs/results/streams.md
 	$(BIN)/python -m tests.benchmarks.streams $(if $(wildcard $(DATA)/assets3d),--assets $(DATA)/assets3d)
 
-bench-stereo: $(VENV)/.test ## Streams of pairs that adapt, two and a third caller, into docs/results/stereo_stream.md: WEIGHTS=...
+WEIGHTS ?= training/weights/stereo_madnet.safetensors
+bench-stereo: $(VENV)/.test ## Streams of pairs that adapt, two and a third caller, into docs/results/stereo_stream.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.stereo_stream --weights $(WEIGHTS)
 
 bench-overload: $(VENV)/.test ## Ten times the load that can be served, and a greedy client, into docs/results/overload.md
