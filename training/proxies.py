@@ -146,7 +146,7 @@ def _cheapest(costs: Floats) -> Floats:
     best = costs.argmin(0)
     inner = best.clip(1, max(1, len(costs) - 2))
     if len(costs) < 3:
-        return best.astype(np.float32)
+        return np.asarray(best, np.float32)
     below, at, above = (np.take_along_axis(costs, inner[None] + step, 0)[0] for step in (-1, 0, 1))
     bend = below + above - 2 * at
     moved = inner + np.where(bend > 1e-6, (below - above) / np.maximum(2 * bend, 1e-6), 0).clip(-0.5, 0.5)

@@ -81,13 +81,11 @@ class ProxyAdaptationTask:
         return Guided(network, self._config)
 
     def losses(self, forward: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """`loss`, its parts `proxy`, `smoothness`, `photometric`, and `threshold`."""
+        """`loss`, its parts `proxy`, `smoothness`, `photometric`; `threshold`, and the share of labels `counted`."""
         config, device = self._config, batch.image.device
         right, proxy, confidence = batch.right, batch.proxy_px, batch.confidence
         if right is None or proxy is None or confidence is None:
-            raise TrainingError(
-                "task proxy_adaptation: a batch without labels; sources must hold `pairs` alone"
-            )
+            raise TrainingError("task proxy_adaptation: a batch without labels; sources must hold `pairs` alone")
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             disparity, regression, tau = forward(batch.image, right, proxy, confidence)
         parts = {
@@ -95,12 +93,15 @@ class ProxyAdaptationTask:
             "smoothness": smoothness(disparity, batch.image),
             "photometric": photometric(batch.image, right, disparity),
         }
-        labelled = share(int(known(proxy).flatten(1).any(1).sum()), device)
+        labels = known(proxy)
+        with torch.no_grad():
+            counted = (labels & (confidence > tau)).sum() / labels.sum().clamp(min=1)
+        labelled = share(int(labels.flatten(1).any(1).sum()), device)
         total = labelled * parts["proxy"]
         # every process brings as many pictures
         total = total + config.smoothness_weight * parts["smoothness"]
         total = total + config.photometric_weight * parts["photometric"]
-        return {"loss": total} | parts | {"threshold": tau}
+        return {"loss": total} | parts | {"threshold": tau, "counted": counted}
 
     def metrics(self, network: nn.Module, samples: Sequence[Sample]) -> dict[str, float]:
         """EPE (pixels), bad3 and d1 (shares), means over pairs; none without pairs.
