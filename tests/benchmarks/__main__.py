@@ -5,13 +5,13 @@ were; each part says when and at which commit it was measured.
 """
 
 import argparse
+import importlib
 import json
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -19,17 +19,25 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
-from service.benchmark import cold, stages
 from service.benchmark import machine as this_machine
 from service.benchmark.effort import FULL, QUICK, Effort
 from service.benchmark.page import Part, Table
 
-if TYPE_CHECKING:
-    from .networks import Networks
-
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
-PARTS = ("limit", "infer", "request", "serve", "gateway", "scale", "refocus", "cold", "stages")
+PARTS = {
+    "limit": "tests.benchmarks.limit",
+    "infer": "tests.benchmarks.infer",
+    "request": "tests.benchmarks.request",
+    "serve": "tests.benchmarks.serve",
+    "gateway": "tests.benchmarks.gateway",
+    "scale": "tests.benchmarks.instances",
+    "refocus": "tests.benchmarks.refocusing",
+    "cold": "service.benchmark.cold",
+    "stages": "service.benchmark.stages",
+}
+"""Modules, in the order they run."""
+_WITH_NETWORKS = ("infer", "request", "serve", "scale")
 NOTES = Path(__file__).with_name("notes.md")
 """What bounds the figures, in words: people's, so not written by a run."""
 _PACKAGES = ("torch", "transformers", "onnxruntime")
@@ -41,43 +49,35 @@ def machine() -> str:
     return f"{said['time']}, {said['commit']}, {said['cpu']}, {said['versions'].split(',')[0]}, {said['load']}, seed 0"
 
 
-def measure(name: str, effort: Effort, networks: "Networks") -> Part:
-    """One part; what it needs is imported here, since torch takes seconds."""
-    if name in ("cold", "stages"):
-        return {"cold": cold, "stages": stages}[name].run(effort)
-    from . import gateway, infer, instances, limit, refocusing, request, serve
+def measure(name: str, effort: Effort, folder: Path, quick: bool) -> Part:
+    """One part, with its module imported for it: torch takes seconds, and memory."""
+    module = importlib.import_module(PARTS[name])
+    if name not in _WITH_NETWORKS:
+        found: Part = module.run(effort)
+        return found
+    from .networks import shared
 
-    if name == "limit":
-        return limit.run(effort)
-    modules = {
-        "infer": infer,
-        "request": request,
-        "serve": serve,
-        "gateway": gateway,
-        "scale": instances,
-        "refocus": refocusing,
-    }
-    return modules[name].run(effort, networks)
+    found = module.run(effort, shared(folder, quick))
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", default=PARTS, help=", ".join(PARTS))
+    parser.add_argument(
+        "--only", nargs="+", choices=list(PARTS), metavar="PART", default=list(PARTS), help=", ".join(PARTS)
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works: figures mean nothing")
     parser.add_argument("--out", type=Path, help="folder for the page; none with --quick unless given")
     options = parser.parse_args(arguments)
     out = options.out or (None if options.quick else RESULTS)
-    from .networks import Networks
-
     known = read(out)
     effort = replace(QUICK if options.quick else FULL, repository=ROOT / "model_repository")
     with tempfile.TemporaryDirectory(prefix="depthlens-bench-") as folder:
-        networks = Networks(Path(folder), tiny=options.quick)
         for name in options.only:
             about = this_machine.describe(_PACKAGES)
             start = time.monotonic()
             print(f"{name} ...", flush=True)
-            part = replace(measure(name, effort, networks), about=about)
+            part = replace(measure(name, effort, Path(folder), options.quick), about=about)
             print(f"{part.markdown()}\n{name} took {time.monotonic() - start:.0f} s\n", flush=True)
             known[name] = part
             if out is not None:  # after each part, so that what was measured outlives a failure
@@ -96,7 +96,7 @@ def write(parts: Sequence[Part], out: Path) -> None:
     """The page, its figures and its plot."""
     from . import targets
 
-    parts = sorted(parts, key=lambda part: PARTS.index(part.name))
+    parts = sorted(parts, key=lambda part: list(PARTS).index(part.name))
     out.mkdir(parents=True, exist_ok=True)
     (out / "performance.json").write_text(json.dumps({part.name: part.plain() for part in parts}, indent=1) + "\n")
     about = parts[-1].about
@@ -106,7 +106,8 @@ def write(parts: Sequence[Part], out: Path) -> None:
         "measured; `python -m tests.benchmarks --only PART` measures one anew. Users measure their own machine with "
         "`depthlens bench`.\n\n"
     )
-    body = [targets.table(parts).markdown().replace("### ", "## ", 1), NOTES.read_text()]
+    head_tables = [targets.table(parts), *targets.bounds(parts), targets.served(parts)]
+    body = [*(table.markdown().replace("### ", "## ", 1) for table in head_tables if table.rows), NOTES.read_text()]
     body += ["![wall times](performance.png)\n", *(part.markdown() for part in parts)]
     (out / "performance.md").write_text(head + "\n".join(body))
     plot([table for part in parts for table in part.tables if table.plotted], out / "performance.png")

@@ -15,22 +15,20 @@ from service.imaging import codec, depth
 from service.imaging.geometry import Letterbox
 from service.inference import TritonClient
 
-from .networks import ROOT, Networks
-
 PATH = "/depth?size=native"
 CALLERS = (8, 32)
 THREADS = 2
 """For decoding and encoding, as the gateway's own default."""
 
 
-def run(effort: Effort, networks: Networks) -> Part:
+def run(effort: Effort) -> Part:
     """One caller, then many."""
     return asyncio.run(_run(effort))
 
 
 async def _run(effort: Effort) -> Part:
     body = jpeg(photo(*effort.small))
-    with serving(ROOT / "model_repository") as served:
+    with serving(effort.repository) as served:
         direct = Direct(TritonClient(served.triton))
         connection = await Connection.to(served.port)
         alone, figures = await _alone(direct, connection, body, effort)

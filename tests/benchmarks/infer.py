@@ -25,7 +25,6 @@ from .networks import Networks, Subject
 Call = Callable[[], np.ndarray]
 """Runs once and gives the first output."""
 
-OURS = "OpenVINO bf16"
 _CALIBRATED_ON = 4
 
 

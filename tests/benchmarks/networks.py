@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +114,9 @@ class Networks:
         file = self.folder / "focus_on_depth.onnx"
         write_onnx(network, MODELS["focus_on_depth"], 32, file)
         return Subject("the default network", "default", network, file, DEFAULT_SIZE)
+
+
+@cache
+def shared(folder: Path, tiny: bool) -> Networks:
+    """The same for all parts of a run."""
+    return Networks(folder, tiny)

@@ -21,7 +21,6 @@ from service.benchmark.refocus import contenders as ours
 from service.benchmark.refocus import depth_scene, megapixels, second_clicks, speeds
 from service.imaging import codec, refocus
 
-from .networks import Networks
 from .refocus import baselines
 from .refocus.degrade import Inputs
 from .refocus.renderers import Order
@@ -31,7 +30,7 @@ _SLOW_ROUNDS = 3
 """Of the plain ways, some of which take seconds at two megapixels."""
 
 
-def run(effort: Effort, networks: Networks) -> Part:
+def run(effort: Effort) -> Part:
     """Ours at the largest size, the plain ways at two megapixels, second clicks, the encoder."""
     size, middle = effort.large, MIDDLE if effort.rounds > 1 else effort.small
     timings = interleave(contenders(size), rounds=effort.rounds)

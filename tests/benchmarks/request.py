@@ -45,6 +45,7 @@ def run(effort: Effort, networks: Networks) -> Part:
             )
             tables.append(table(f"Depth Anything V2 Small, {name} JPEG to depth PNG", timings, _NOTE))
             figures |= {f"{key}, {name}": each.ratio for key, each in timings.items()}
+            figures |= {f"{key}, {name}, ms": each.wall_ms for key, each in timings.items()}
             timings = interleave(
                 {
                     "script with torch eager, 16-bit, full size": lambda body=body: script(body),
@@ -107,6 +108,7 @@ def loads(theirs: int, ours: int, effort: Effort) -> tuple[Table, dict[str, floa
             ratio = ("1.00", "") if side == 0 else (f"{middle:.2f}", f"{low:.2f} to {high:.2f}")
             rows.append((f"{title}, {callers} at once", f"{rate:.2f}", f"{median_ms:.0f}", *ratio))
         figures[f"FastAPI, {callers} at once"] = middle
+        figures[f"FastAPI, {callers} at once, answers/s"] = statistics.median(peer.rate for peer, _ in pairs)
     header = ("server", "answers/s", "median ms", "times as many", "quartiles")
     note = f"Depth Anything V2 Small, {next(iter(effort.photos))} JPEG, closed loop; the two take turns."
     return Table("A handler around torch, and the gateway, under load", header, tuple(rows), note), figures

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from service.benchmark import machine
 from service.benchmark.page import Part, Table
 
-from .infer import OURS
-
+OURS = "OpenVINO bf16"
 Figures = Mapping[str, Mapping[str, float]]
 """By part, by name."""
 
@@ -99,3 +98,39 @@ def table(parts: Sequence[Part]) -> Table:
     figures = {part.name: part.figures for part in parts}
     rows = tuple(target.row(figures) for target in TARGETS)
     return Table("Targets", ("figure", "wanted", "measured", ""), rows)
+
+
+def bounds(parts: Sequence[Part]) -> list[Table]:
+    """What the ratios could be at most if the network ran at the matrix product's own rate and all else took no time.
+
+    Nothing where the parts have not run.
+    """
+    figures = {part.name: part.figures for part in parts}
+    try:
+        network, limit, request = (figures[name] for name in ("infer", "limit", "request"))
+        least_ms = network["da, GFLOP"] / limit[f"bf16_{_ALL}"] * 1000
+        eager = f"da, torch eager fp32, {_ALL} threads, ms"
+        rows = (
+            ("torch eager fp32 / ours", network[eager] / least_ms),
+            ("HF pipeline / ours, 720p, native size", request["HF pipeline, 8-bit, full size, 720p, ms"] / least_ms),
+            ("FastAPI + torch / ours, 4 callers", 1000 / least_ms / request["FastAPI, 4 at once, answers/s"]),
+        )
+    except KeyError:
+        return []
+    note = (
+        f"Depth Anything V2 Small has {network['da, GFLOP']:.1f} GFLOP, which take {least_ms:.0f} ms at the "
+        f"{limit[f'bf16_{_ALL}']:.0f} GFLOP/s of bf16 on {_ALL} threads; fp32 does {limit[f'f32_{_ALL}']:.0f} GFLOP/s, "
+        f"so bf16 is worth a factor of {limit[f'bf16_{_ALL}'] / limit[f'f32_{_ALL}']:.1f} on this processor. If ours "
+        "ran at that rate without a gap, and decoding, HTTP and PNG took no time:"
+    )
+    shown = tuple((title, f"{value:.1f}") for title, value in rows)
+    return [Table("What this processor allows", ("ratio", "at most"), shown, note)]
+
+
+def served(parts: Sequence[Part]) -> Table:
+    """The default network end to end at 720p: each stage, and photos a second; empty where it has not run."""
+    found = [part for part in parts if part.name == "stages"]
+    rows = found[0].tables[0].rows if found else ()
+    rates = [f"{name} {value:.1f}" for part in found for name, value in part.figures.items() if "photos/s" in name]
+    header = found[0].tables[0].header if found else ("answer",)
+    return Table("The default network end to end, 720p", header, rows, "At saturation: " + ", ".join(rates) + ".")

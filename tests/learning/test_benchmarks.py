@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("transformers", reason="the peer, transformers, is not installed (group dev)")
 
 from service.benchmark.page import Part  # after the check
-from tests.benchmarks.targets import TARGETS, Target, table
+from tests.benchmarks.targets import TARGETS, Target, bounds, table
 
 
 def test_a_target_is_met_from_its_bound_on() -> None:
@@ -25,6 +25,7 @@ def test_the_share_of_the_limit_is_counted_from_operations() -> None:
     figures = {"da, GFLOP": 115.0, "da, OpenVINO bf16, 1 threads, ms": 1000.0}
     parts = [Part("infer", (), figures), Part("limit", (), {"bf16_1": 230.0})]
     rows = {row[0]: row for row in table(parts).rows}
+    assert bounds(parts) == [], "what was not measured bounds nothing"
     assert rows["share of the measured bf16 matrix product, the same network, 1 thread"][2:] == ("0.5", "**not met**")
     assert len(rows) == len(TARGETS)
 
