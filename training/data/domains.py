@@ -1,4 +1,4 @@
-"""Domains that a stereo network meets: the clean one it learned on, and night, fog, noise, and other textures.
+"""Domains that a stereo network meets: the clean one it learned on, others of light, sensor and textures.
 
 Each changes what the cameras see of one and the same world; disparity stays.
 """
@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from training.data.layered_textures import Style
 
-Domain = Literal["clean", "night", "fog", "noise", "textures"]
+Domain = Literal["clean", "night", "fog", "noise", "textures", "dusk"]
 
-DOMAINS: tuple[Domain, ...] = ("clean", "night", "fog", "noise", "textures")
+DOMAINS: tuple[Domain, ...] = ("clean", "night", "fog", "noise", "textures", "dusk")
 STYLES: MappingProxyType[Domain, Style] = MappingProxyType(
-    {"clean": "plain", "night": "plain", "fog": "plain", "noise": "plain", "textures": "other"}
+    {"clean": "plain", "night": "plain", "fog": "plain", "noise": "plain", "textures": "other", "dusk": "plain"}
 )
 """Textures of each domain."""
 
@@ -24,6 +24,7 @@ _NIGHT = np.array([0.75, 0.85, 1.1], np.float32)
 _LAMP_REACH_M = 8.0
 _FOG_GREY = np.array([205.0, 208.0, 212.0], np.float32)
 _FOG_PER_M = 0.09
+_DUSK = 0.08
 
 
 def photographed(
@@ -33,7 +34,8 @@ def photographed(
 
     Args:
         domain: `clean` and `textures`: a little noise. `night`: lit by the sky and a lamp at the camera, noisy. `fog`:
-            paler with distance. `noise`: a poor sensor, unsharp and noisy.
+            paler with distance. `noise`: a poor sensor, unsharp and noisy. `dusk`: a good sensor with too short an
+            exposure, a twelfth of the light in few levels.
         image: uint8 (H, W, 3), sRGB.
         inverse_depth: float32 (H, W), 1/m; 0 = far away.
         rng: Of the noise; each camera has its own.
@@ -51,5 +53,7 @@ def photographed(
     elif domain == "noise":
         light = cv2.GaussianBlur(light, (0, 0), 0.9).astype(np.float32)
         sigma = 14.0
+    elif domain == "dusk":
+        light, sigma = light * _DUSK, 0.0
     grain = rng.standard_normal(light.shape, dtype=np.float32) * np.float32(sigma)
     return np.clip(np.rint(light + grain), 0, 255).astype(np.uint8)
