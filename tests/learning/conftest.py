@@ -1,4 +1,8 @@
-from collections.abc import Callable
+import hashlib
+import logging
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -6,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+import training.version as version_module
+from service.contract import ModelSpec
 from training.config import TrainConfig
 from training.data.bank import Bank
 from training.data.sample import Sample
@@ -13,9 +19,41 @@ from training.data.sample import Sample
 ROOT = Path(__file__).parents[2]
 
 
+# pytest listens to every logger that does not propagate, and as soon as anybody listens to this one torch notes each
+# step of an export and the stack that it was taken from.
+logging.getLogger("torch.__trace").propagate = True
+
+
 @pytest.fixture(autouse=True)
 def two_threads():
     torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def each_network_is_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exporting takes many seconds: the same network with the same weights, tensors and sizes has the same file."""
+    folder, real = tmp_path_factory.mktemp("onnx"), version_module.write_onnx
+
+    def once(network: torch.nn.Module, spec: ModelSpec, stride: int, path: Path) -> None:
+        tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        state = {name: value.detach().numpy() for name, value in tensors.items()}
+        plain = [(name, type(each), _plain(each)) for name, each in network.named_modules()]
+        asked = pickle.dumps((repr(plain), state, spec.inputs, spec.outputs, spec.sizes, stride))
+        kept = folder / f"{hashlib.sha256(asked).hexdigest()}.onnx"
+        if not kept.exists():
+            real(network, spec, stride, path)
+            shutil.copyfile(path, kept)
+        else:
+            shutil.copyfile(kept, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(version_module, "write_onnx", once)
+        yield
+
+
+def _plain(module: torch.nn.Module) -> list[tuple[str, object]]:
+    kinds = (bool, int, float, str, tuple, list, type(None))
+    return sorted((name, value) for name, value in vars(module).items() if isinstance(value, kinds))
 
 
 @pytest.fixture

@@ -27,8 +27,16 @@ def photos(sample_of):
     return [sample_of(seed).image for seed in range(2)]
 
 
-def test_export_writes_a_whole_version(checkpoint, photos, tmp_path):
+def test_export_writes_a_whole_version(checkpoint, photos, tmp_path, monkeypatch):
+    asked = []
+
+    def some_batches(photos, sizes, count):
+        asked.append((len(photos), sizes, count))
+        return comparison_batches(photos, sizes[-2:], count=count)
+
+    monkeypatch.setattr(export_module, "comparison_batches", some_batches)
     metadata = export(checkpoint, PROVENANCE, photos, tmp_path)
+    assert asked == [(2, (*NETWORK_SIZES, CANARY_SIZE), 3)], "compared at every served size"
     folder = tmp_path / "focus_on_depth" / "1"
     assert sorted(p.name for p in folder.parent.iterdir()) == ["1", "config.pbtxt", "configs"]
     assert sorted(p.name for p in folder.iterdir()) == ["metadata.json", "model.onnx"]
