@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -81,23 +82,15 @@ class TritonClient:
     ) -> Prediction:
         """See `DepthClient.infer`. Cancelling the task cancels the call."""
         ends_at = time.monotonic() + timeout_s
+        ask = partial(self.infer_version, model, image=image, outputs=outputs, request_id=request_id)
         version = self._versions.get(model, "")
         try:
-            prediction = await self.infer_version(
-                model, version, image, outputs=outputs, timeout_s=timeout_s, request_id=request_id
-            )
+            prediction = await ask(version=version, timeout_s=timeout_s)
         except VersionGone:
             if not version:
                 raise
             chosen = self._versions[model]  # by somebody else meanwhile?
-            prediction = await self.infer_version(
-                model,
-                chosen if chosen != version else "",
-                image,
-                outputs=outputs,
-                timeout_s=ends_at - time.monotonic(),
-                request_id=request_id,
-            )
+            prediction = await ask(version=chosen if chosen != version else "", timeout_s=ends_at - time.monotonic())
             if self._versions[model] == version:
                 self._versions[model] = prediction.version
         self._versions.setdefault(model, prediction.version)
