@@ -24,7 +24,7 @@ from service.imaging.steps import find_steps
 
 FloatMap = NDArray[np.float32]
 
-_FIT_PIXELS: Final = 640 * 480
+_FIT_PIXELS: Final = 384 * 288  # of the copy: about the map's own; on three times as many the mattes were no better
 _FIT_SCALE: Final = 4  # per axis, of the map: bounds the windows on photos that are all width or all height
 _WINDOW_PX: Final = 4.0  # half width of the fitted windows in pixels of the network's map
 _EPSILON: Final = 0.03**2  # square of the colour contrast (of 1) below which the photo is taken to say nothing
