@@ -131,6 +131,7 @@ async def hung(arena: Arena) -> str:
     "one of two Tritons hangs (SIGSTOP) with requests of 4 s in work and more coming, then goes on",
     expected="0 failed: the other one answers, in 2 s at most; then both are asked again",
     without="hedging",
+    timeout_s=120.0,
 )
 async def one_of_two_hung(arena: Arena) -> str:
     tritons = [await arena.triton(own=True, ready=False) for _ in range(2)]
