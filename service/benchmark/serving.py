@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,11 +33,25 @@ class Served:
         port: of the gateway.
         triton: `host:port` of its Triton.
         ready_s: from the start of the process to its readiness.
+        pid: of the gateway, which also watches Triton.
     """
 
     port: int
     triton: str
     ready_s: float
+    pid: int
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Triton alone: the gateway stands still, and with it the readiness inferences, a twentieth of a server's time.
+
+        Only where nothing asks the gateway.
+        """
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -62,7 +77,7 @@ def serving(repository: Path, settings: Mapping[str, str] | None = None) -> Iter
                 if "ready" not in first:
                     raise BenchmarkError(f"the service did not start: {(said.strip().splitlines() or [''])[-1]}")
                 triton = said.split("tritonserver is ready on ")[1].split()[0]
-                yield Served(int(first.rsplit(":", 1)[1]), triton, ready_s)
+                yield Served(int(first.rsplit(":", 1)[1]), triton, ready_s, process.pid)
             finally:
                 process.terminate()
                 process.communicate(timeout=60)

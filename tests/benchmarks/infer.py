@@ -31,7 +31,10 @@ _CALIBRATED_ON = 4
 def run(effort: Effort, networks: Networks) -> Part:
     """Both networks, on one core and on all."""
     tables, figures = [], {}
-    for subject, rounds in ((networks.depth_anything, effort.rounds), (networks.default, effort.many)):
+    subjects = [(networks.depth_anything, effort.rounds)]
+    if not networks.tiny:  # quantising the default one takes as long as all the rest of a glance
+        subjects.append((networks.default, effort.many))
+    for subject, rounds in subjects:
         int8 = quantised(subject, networks.folder / f"{subject.key}_int8.onnx")
         for threads in thread_counts():
             with torch_threads(threads):

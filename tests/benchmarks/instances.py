@@ -38,6 +38,7 @@ def run(effort: Effort, networks: Networks) -> Part:
             laid_out(networks.repository, folder, instances, threads or machine.cores())
             served = stack.enter_context(serving(folder))
             wait_for_model(served.port, MODEL)
+            stack.enter_context(served.at_rest())
             urls[name] = served.triton
         for subject in subjects:
             model = MODEL if subject.key == "da" else "focus_on_depth"

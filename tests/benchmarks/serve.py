@@ -31,18 +31,21 @@ def run(effort: Effort, networks: Networks) -> Part:
             return runner.run(client.infer(model, image, timeout_s=60))
 
         tables, figures = [], {}
-        for subject, models, rounds in (
-            (networks.default, ("focus_on_depth", "focus"), effort.many),
-            (networks.depth_anything, (MODEL,), effort.rounds * 2),
-        ):
-            image = photo(*subject.size)
-            calls = {"in this process": in_process(subject.file, image)}
-            calls |= {f"Triton, {model}": lambda model=model, image=image: through(model, image) for model in models}
-            timings = interleave(calls, rounds=rounds)
-            tables.append(table(f"{subject.title}, uint8 in, float32 out", timings, _NOTE))
-            for model in models:
-                figures[f"{model} / in-process"] = 1 / timings[f"Triton, {model}"].ratio
-                figures[f"{model} more ms"] = timings[f"Triton, {model}"].more_ms
+        with served.at_rest():
+            for subject, models, rounds in (
+                (networks.default, ("focus_on_depth", "focus"), effort.many),
+                (networks.depth_anything, (MODEL,), effort.rounds * 2),
+            ):
+                image = photo(*subject.size)
+                calls = {"in this process": in_process(subject.file, image)}
+                calls |= {
+                    f"Triton, {model}": lambda model=model, image=image: through(model, image) for model in models
+                }
+                timings = interleave(calls, rounds=rounds)
+                tables.append(table(f"{subject.title}, uint8 in, float32 out", timings, _NOTE))
+                for model in models:
+                    figures[f"{model} / in-process"] = 1 / timings[f"Triton, {model}"].ratio
+                    figures[f"{model} more ms"] = timings[f"Triton, {model}"].more_ms
         runner.run(client.close())
     return Part("serve", tuple(tables), figures)
 
