@@ -196,8 +196,7 @@ class Pipeline:
             return cached
         letterbox = Letterbox.of(*upload.size, choose_size(*upload.size, spec.sizes))
         answers = self._answers
-        source = photo or await self._decode(context, upload, min(letterbox.content_size))
-        image = await self.in_worker(context, "decode", letterbox.fit, source.pixels)
+        image = await self._fitted(context, upload, letterbox, photo)
         with context.timed("infer"):
             prediction = await self._client.infer(
                 spec.name, image, timeout_s=context.deadline.remaining_s(), request_id=context.request_id
@@ -207,6 +206,20 @@ class Pipeline:
         if answers == self._answers:  # else a model that has been replaced since
             self._cache.put("analysis", key, analysis, nbytes)
         return analysis
+
+    async def _fitted(
+        self, context: RequestContext, upload: Upload, letterbox: Letterbox, photo: Photo | None
+    ) -> NDArray[np.uint8]:
+        """The network's input, of `photo` or of no more of the upload than is needed."""
+        min_side = min(letterbox.content_size)
+        if photo is None and upload.ordinary:  # in one go: every hand-over to a thread and back takes time
+
+            def decode_and_fit() -> NDArray[np.uint8]:
+                return letterbox.fit(codec.decode(upload.data, upload.header, min_side=min_side).pixels)
+
+            return await self.in_worker(context, "decode", decode_and_fit)
+        source = photo or await self._decode(context, upload, min_side)
+        return await self.in_worker(context, "decode", letterbox.fit, source.pixels)
 
     async def focus_scene(
         self,
