@@ -28,7 +28,7 @@ def one_thread():
 
 
 class Tiny(nn.Module):
-    """A smooth stereo network of 150 weights."""
+    """A smooth stereo network of 257 weights."""
 
     def __init__(self, largest_px=8.0):
         super().__init__()
@@ -289,3 +289,31 @@ def test_an_error_that_is_not_trusted_teaches_nothing():
     assert in_view(disparity)[0, :, W // 2 + 2 : -1].all()
     assert not taught[:, : W // 2 - 2].any()
     assert taught[1:-1, W // 2 + 2 : -1].any()
+
+
+def shifted_moments(count, seed, gain):
+    """A sequence with one disparity of its own, seen `gain` times as bright."""
+    disparity = int(np.random.default_rng(seed).integers(1, 6))
+    seen = moments(count, disparity=disparity, seed=seed)
+    return [dataclasses.replace(moment, left=moment.left * gain, right=moment.right * gain) for moment in seen]
+
+
+def test_meta_training_makes_steps_help_on_a_domain_held_out_where_they_ruin_supervised_weights():
+    rate = 2.0
+
+    def before_and_after(order):
+        config = dataclasses.replace(
+            load_meta_config(RECIPE), inner_lr=rate, lr=1e-2, order=order, error_weights=False, tasks=4, inner_steps=1
+        )
+        torch.manual_seed(0)
+        learner = Learner(Tiny().double(), config)
+        for step in range(60):  # the same frames for both
+            learner.advance([shifted_moments(2, 4 * step + number, gain=1.0) for number in range(4)])
+        learner.config = dataclasses.replace(config, order="second")
+        found = learner.validate([shifted_moments(2, 10_000 + number, gain=0.5) for number in range(12)])
+        return found["epe_before"], found["epe"]
+
+    (taught_before, taught), (supervised_before, supervised) = before_and_after("second"), before_and_after("none")
+    assert taught < 0.6 * taught_before
+    assert taught < 0.7 * supervised_before
+    assert supervised > supervised_before
