@@ -43,8 +43,8 @@ _DESCRIPTION = """Depth maps, person mattes and refocused photos.
 Coordinates and results are in the displayed orientation (EXIF applied). Errors are RFC 9457 problem details with a
 stable `code`.
 
-Videos go through a WebSocket, `/frames?task=depth|segmentation|focus|stereo`, which OpenAPI cannot describe: encoded frames
-in, results out in order, with one scale over the stream. Its messages are in the project's `docs/streams.md`."""
+Videos go through a WebSocket, `/frames?task=depth|segmentation|focus|stereo`, which OpenAPI cannot describe: encoded
+frames in, results out in order, with one scale over the stream. Its messages are in the project's `docs/streams.md`."""
 
 
 def create_app(
