@@ -128,8 +128,8 @@ async def hung(arena: Arena) -> str:
 
 @fault(
     "F4b",
-    "one of two Tritons hangs (SIGSTOP) with requests of 4 s in work and more coming, then goes on",
-    expected="0 failed: the other one answers, in 2 s at most; then both are asked again",
+    "one of two Tritons hangs (SIGSTOP) under load, each request with a deadline of 8 s, then goes on",
+    expected="0 failed: the other one answers, within 2 s",
     without="hedging",
     timeout_s=120.0,
 )
@@ -137,9 +137,9 @@ async def one_of_two_hung(arena: Arena) -> str:
     tritons = [await arena.triton(own=True, ready=False) for _ in range(2)]
     for triton in tritons:
         await triton.ready()
-    gateway = await arena.gateway(tritons, **PATIENT)
+    gateway = await arena.gateway(tritons, max_inflight=16, **PATIENT)  # a place for all of them: none is shed
     server = process_below(tritons[0], _SERVER)
-    async with Steady(gateway.port, 20, deadline_s=4.0) as users:
+    async with Steady(gateway.port, 20, deadline_s=8.0) as users:
         await users.until_sent(60)
         os.kill(server, signal.SIGSTOP)
         try:
