@@ -208,12 +208,12 @@ def _page(
 
     measure, base = ccnn_measure(arguments.ccnn), load_stereo_network(arguments.weights)
     matchers = list(dict.fromkeys(one.matcher for one in outcomes if one.way != proxy_study.TRUTH.name))
-    quality = {}
+    quality, firsts = {}, learned[:: arguments.frames]
     for share in (0.0, arguments.outliers):
         for matcher in matchers:
-            matches = [_match(frame, matcher, share, number) for number, frame in enumerate(learned)]
+            matches = [_match(frame, matcher, share, number) for number, frame in enumerate(firsts)]
             name = f"{matcher}, {100 * share:.0f} % made wrong"
-            quality[name] = proxy_page.label_quality(learned, matches, {"ccnn": measure})
+            quality[name] = proxy_page.label_quality(firsts, matches, {"ccnn": measure})
     shown = range(0, min(len(judged), proxy_study.SHOWN), arguments.frames)[:_DRAWN]
     frames = [judged[index] for index in shown]
     matches = [_match(frame, matchers[0], arguments.outliers, number) for number, frame in enumerate(frames)]
@@ -241,7 +241,5 @@ def _page(
         f"![Pictures, labels, confidence, and what became of them]({PICTURE})",
         "The labels, and the area under the error curve of each confidence (percent, lower is better):",
         proxy_page.quality_table(quality),
-        "The paper's Table 2 beside it:",
-        proxy_page.PAPER.rstrip(),
     ]
     return "\n\n".join(parts) + "\n"

@@ -25,17 +25,6 @@ _BRIGHTEST_PX = 26.0
 
 Bytes = npt.NDArray[np.uint8]
 
-PAPER = """| DispNetC, KITTI raw | bad3 % | MAE px |
-| --- | ---: | ---: |
-| no adaptation | 10.86 | 1.73 |
-| tuned on truth | 5.04 | 1.28 |
-| Godard et al. (photometric) | 4.01 | 1.07 |
-| Adaptation-AD-Census, tau 0.8 | 2.96 | 0.96 |
-| Adaptation-SGM, tau 0.9 | 2.58 | 0.91 |
-| Adaptation-AD-SGM | 2.61 | 0.92 |
-| with a learned threshold | 2.77 to 3.15 | |
-"""
-
 
 @dataclass(frozen=True)
 class LabelQuality:
