@@ -24,9 +24,10 @@ test: $(VENV)/.test ## Install everything, then ruff, mypy, bandit and pytest
 	@echo "pytest in two halves at once; each prints when it has ended, after a quarter of an hour on two cores"
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-training test-service
 
-# Computing beside what mostly waits for servers and browsers; these have deadlines, so they go first.
+# Computing beside what mostly waits for servers and browsers; these have deadlines, so they go first. Threads that wait
+# for each other sleep: spinning, they would take the cores from the other half.
 test-training: $(VENV)/.test ## The half of pytest that needs no server
-	nice -n 10 $(BIN)/python -m pytest tests/learning
+	OMP_WAIT_POLICY=passive nice -n 10 $(BIN)/python -m pytest tests/learning
 
 test-service: $(VENV)/.test ## The other half: gateway, real Triton, browser, manifests, pages
 	$(BIN)/python -m pytest --ignore tests/learning
