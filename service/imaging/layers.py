@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.imaging.filling import push_pull
 from service.imaging.geometry import resize
 from service.imaging.lens import Aperture, blur, shrink, working_scale
-from service.imaging.windows import Window, any_in_cells, merged, round_cells
+from service.imaging.windows import Window, any_in_cells, merged, pieces, round_cells
 
 FloatMap = NDArray[np.float32]
 
@@ -27,7 +27,7 @@ _BINS: Final = 4096  # of the histogram of circles of confusion
 _LEVEL: Final = 0.01  # of a layer, over `_LEVEL_REACH_PX`: what changes less faces the camera; twice that, it slopes
 _LEVEL_REACH_PX: Final = 4
 _LEVEL_WINDOW_PX: Final = 9
-_STRIP_ROWS: Final = 128  # at a time: what is worked on stays in the processor's cache
+_STRIP_ROWS: Final = 64  # at a time: what is worked on stays in the processor's cache
 _GRID: Final = 4  # largest working scale; sides are padded to a multiple of it
 
 
@@ -47,7 +47,7 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Fringe:
-    """What n mixed pixels show of the nearer thing, by `place` among the layers, ascending.
+    """What n mixed pixels show of the nearer thing, by `place` among the layers, ascending, and there by row.
 
     `rows`, `columns` int64 (n,); `rgba` float32 (n, 4) premultiplied; `place` whole numbers, float32 (n,).
     """
@@ -72,7 +72,7 @@ def stack(coc: FloatMap, rows: NDArray[np.int64], columns: NDArray[np.int64], rg
 
     Args:
         coc: float32 (H, W), in mixed pixels that of the farther thing.
-        rows: rows of the mixed pixels, int64 (n,).
+        rows: rows of the mixed pixels, int64 (n,), ascending.
         columns: their columns.
         rgba: float32 (n, 4), what they show of the nearer thing, premultiplied.
         front: float32 (n,), its circle of confusion.
@@ -170,8 +170,10 @@ def composite(light: FloatMap, sharp: FloatMap, layers: Stack, aperture: Apertur
         group = np.zeros((size[0] // own_scale, size[1] // own_scale, 4), np.float32) if apart else None
         windows: list[Window] = []
         for index in indices:
-            for window in _windows(layers, cells, index):
-                rgba = _layer(sharp if index == layers.focal else light, layers, index, own_scale, window)
+            shown = cells & cells.dtype.type(1 << index) > 0
+            for window in _windows(layers, shown, index):
+                source = sharp if index == layers.focal else light
+                rgba = _layer(source, layers, index, own_scale, shown, window)
                 if index != layers.focal:
                     radius = abs(layers.radii[index])
                     rgba = blur(rgba, radius, own_scale, aperture, inverted=index > layers.focal)
@@ -230,23 +232,33 @@ def _layer_bits(layers: Stack) -> NDArray[Any]:
     return bits
 
 
-def _windows(layers: Stack, cells: NDArray[Any], index: int) -> list[Window]:
-    """Where layer `index` can be seen: what is its own, wider by its blur and by that of all that hides it."""
+def _windows(layers: Stack, shown: NDArray[np.bool_], index: int) -> list[Window]:
+    """Where layer `index` can be seen: the cells it shows in, wider by its blur and by that of all that hides it."""
     height, width = layers.place.shape
     if index == 0:
         return [Window(0, height, 0, width)]
     reach = math.ceil(abs(layers.radii[index]) + max(layers.radii[-1], 0) + 2 * _GRID)
-    return round_cells(cells & cells.dtype.type(1 << index) > 0, reach, (height, width))
+    return round_cells(shown, reach, (height, width))
 
 
-def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: Window) -> FloatMap:
-    """Layer `index` unblurred at `scale`: premultiplied colour and coverage (h, w, 4), continued where it is hidden."""
+def _layer(
+    light: FloatMap, layers: Stack, index: int, scale: int, shown: NDArray[np.bool_], window: Window
+) -> FloatMap:
+    """Layer `index` unblurred at `scale`: premultiplied colour and coverage (h, w, 4), continued where it is hidden.
+
+    Only the cells where it is `shown` are looked at: most of a window is what it may be blurred into.
+    """
     rows, columns = window.at(scale)
     known = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
-    weighted = np.empty((*known.shape, 4), np.float32)
+    weighted = np.zeros((*known.shape, 4), np.float32)
     for strip in window.strips(_STRIP_ROWS):
         part = slice(strip.top // scale - rows.start, strip.bottom // scale - rows.start)
-        _cut(light, layers, index, strip, weighted[part], known[part])
+        known_here = np.clip(np.float32(index + 1) - layers.place[strip.at(1)], 0, 1)
+        for piece in pieces(shown, strip):
+            across = slice(piece.left // scale - columns.start, piece.right // scale - columns.start)
+            here = known_here[:, piece.left - window.left : piece.right - window.left]
+            weighted[part, across] = shrink(_cut(light, layers, index, piece, here), scale)
+        known[part] = shrink(known_here, scale)
     if known.min() < 1:
         deeper = _GRID // scale
         continued = push_pull(shrink(weighted, deeper), shrink(known, deeper))
@@ -255,28 +267,24 @@ def _layer(light: FloatMap, layers: Stack, index: int, scale: int, window: Windo
     return weighted
 
 
-def _cut(light: FloatMap, layers: Stack, index: int, window: Window, rgba: FloatMap, known: FloatMap) -> None:
-    """Write layer `index` in a window: premultiplied colour and coverage, and how far it is known, shrunk to fit."""
-    view = window.at(1)
-    place = layers.place[view]
-    known_here = np.clip(np.float32(index + 1) - place, 0, 1)
-    own = known_here
+def _cut(light: FloatMap, layers: Stack, index: int, window: Window, known: FloatMap) -> FloatMap:
+    """Layer `index` in a window at full size, premultiplied; what mixed pixels show of it becomes `known`."""
+    own = known
     if index > 0:
-        own = np.abs(place - np.float32(index))
+        own = np.abs(layers.place[window.at(1)] - np.float32(index))
         np.maximum(np.subtract(1, own, out=own), 0, out=own)
-    weighted = _times(light[view], own)
-    _lay_fringe(weighted, known_here, layers.fringe, index, window)
-    rgba[:] = shrink(weighted, place.shape[0] // rgba.shape[0])
-    known[:] = shrink(known_here, place.shape[0] // rgba.shape[0])
+    rgba = _times(light[window.at(1)], own)
+    _lay_fringe(rgba, known, layers.fringe, index, window)
+    return rgba
 
 
 def _lay_fringe(rgba: FloatMap, known: FloatMap, fringe: Fringe, index: int, window: Window) -> None:
     """Lay what mixed pixels show of nearer things over layer `index` in a window, at full size: it is `known`."""
     around = fringe.around(index)
-    if around.stop == around.start:
-        return
-    rows, columns = fringe.rows[around] - window.top, fringe.columns[around] - window.left
-    inside = (rows >= 0) & (rows < known.shape[0]) & (columns >= 0) & (columns < known.shape[1])
-    rows, columns, part = rows[inside], columns[inside], fringe.rgba[around][inside]
-    rgba[rows, columns] = rgba[rows, columns] * (1 - part[:, 3:]) + part
-    known[rows, columns] = known[rows, columns] * (1 - part[:, 3]) + part[:, 3]
+    first, last = np.searchsorted(fringe.rows[around], (window.top, window.bottom))
+    part = slice(around.start + int(first), around.start + int(last))
+    columns = fringe.columns[part] - window.left
+    inside = (columns >= 0) & (columns < known.shape[1])
+    rows, columns, over = fringe.rows[part][inside] - window.top, columns[inside], fringe.rgba[part][inside]
+    rgba[rows, columns] = rgba[rows, columns] * (1 - over[:, 3:]) + over
+    known[rows, columns] = known[rows, columns] * (1 - over[:, 3]) + over[:, 3]

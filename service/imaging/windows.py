@@ -58,6 +58,18 @@ def any_in_cells(bits: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
+def pieces(cells: NDArray[np.bool_], window: Window) -> Iterator[Window]:
+    """The columns of a window in which a cell is marked, those side by side together; its sides are whole cells."""
+    first = window.left // CELL_PX
+    rows, columns = (
+        slice(window.top // CELL_PX, -(-window.bottom // CELL_PX)),
+        slice(first, -(-window.right // CELL_PX)),
+    )
+    there = np.concatenate([[False], cells[rows, columns].any(axis=0), [False]])
+    for start, stop in np.flatnonzero(there[1:] != there[:-1]).reshape(-1, 2) + first:
+        yield Window(window.top, window.bottom, int(start) * CELL_PX, min(window.right, int(stop) * CELL_PX))
+
+
 def round_cells(cells: NDArray[np.bool_], reach_px: int, size: tuple[int, ...]) -> list[Window]:
     """Windows that hold all marked cells and what lies within reach of them, of a photo of `size`."""
     reach = -(-reach_px // CELL_PX)
