@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from training.proxies import Match
     from training.proxy_study import Outcome
 
-PAGE, PICTURE = "docs/results/stereo_proxies.md", "stereo_proxies.png"
+PAGE, PICTURE = "docs/results/stereo_proxies.md", "stereo_proxies.jpg"
 _DRAWN = 3  # worlds of the picture
 
 
@@ -99,7 +99,7 @@ def _write(columns: list[tuple[str, list]], path: Path) -> None:  # type: ignore
     from training.proxy_page import picture
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), picture(columns)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]):
+    if not cv2.imwrite(str(path), picture(columns)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_JPEG_QUALITY, 75]):
         raise TrainingError(f"cannot write {path}")
 
 
