@@ -99,7 +99,8 @@ def _write(columns: list[tuple[str, list]], path: Path) -> None:  # type: ignore
     from training.proxy_page import picture
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), picture(columns)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_JPEG_QUALITY, 75]):
+    small = [cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_JPEG_QUALITY, 65]
+    if not cv2.imwrite(str(path), picture(columns)[..., ::-1], small):
         raise TrainingError(f"cannot write {path}")
 
 
