@@ -17,6 +17,7 @@ class Effort:
         seconds: of one measurement under load.
         photos: (height, width) of the photos by name, the small one first.
         gemm: sides of the matrices.
+        copied_bytes: of a copy; beyond every cache.
         repository: the models that are served.
     """
 
@@ -25,6 +26,7 @@ class Effort:
     seconds: float
     photos: dict[str, Size]
     gemm: tuple[int, ...]
+    copied_bytes: int
     repository: Path
 
     @property
@@ -38,6 +40,8 @@ class Effort:
         return list(self.photos.values())[-1]
 
 
-FULL: Final = Effort(7, 31, 2.0, {"720p": (720, 1280), "12 Mpx": (3000, 4000)}, (1024, 2048), Path("model_repository"))
-QUICK: Final = Effort(1, 2, 0.3, {"small": (96, 160), "larger": (240, 320)}, (64,), Path("model_repository"))
+FULL: Final = Effort(
+    7, 31, 2.0, {"720p": (720, 1280), "12 Mpx": (3000, 4000)}, (1024, 2048), 2**28, Path("model_repository")
+)
+QUICK: Final = Effort(1, 2, 0.3, {"small": (96, 160), "larger": (240, 320)}, (64,), 2**22, Path("model_repository"))
 """For a test: what it prints means nothing."""

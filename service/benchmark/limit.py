@@ -12,7 +12,6 @@ from service.benchmark.effort import Effort
 from service.benchmark.page import Part, Table
 
 PRECISIONS: Final = ("f32", "bf16", "int8")
-_COPIED_BYTES: Final = 2**28
 
 
 def run(effort: Effort) -> Part:
@@ -26,7 +25,7 @@ def run(effort: Effort) -> Part:
                 keep_best(figures, f"openvino_{precision}_{threads}", gflops)
     rows = [rate_row(f"OpenVINO MatMul, {precision}", f"openvino_{precision}", figures) for precision in PRECISIONS]
     copies = copy_rates(effort)
-    return Part("limit", (rates_table(rows, effort), copies_table(copies)), figures | copies)
+    return Part("limit", (rates_table(rows, effort), copies_table(copies, effort)), figures | copies)
 
 
 def thread_counts() -> tuple[int, ...]:
@@ -83,19 +82,19 @@ def properties(precision: str, threads: int) -> dict[str, Any]:
 
 def copy_rates(effort: Effort) -> dict[str, float]:
     """GB/s of copies, read and written bytes counted."""
-    return {f"copy_{threads}": _copy_rate(threads, effort.rounds) for threads in thread_counts()}
+    return {f"copy_{threads}": _copy_rate(threads, effort) for threads in thread_counts()}
 
 
-def _copy_rate(threads: int, rounds: int) -> float:
-    source = [np.ones(_COPIED_BYTES // threads, np.uint8) for _ in range(threads)]
+def _copy_rate(threads: int, effort: Effort) -> float:
+    source = [np.ones(effort.copied_bytes // threads, np.uint8) for _ in range(threads)]
     target = [np.empty_like(each) for each in source]
     with ThreadPoolExecutor(threads) as pool:
-        timing = interleave({"copy": lambda: list(pool.map(np.copyto, target, source))}, rounds=rounds)
-    return 2 * _COPIED_BYTES / timing["copy"].wall_ms / 1e6
+        timing = interleave({"copy": lambda: list(pool.map(np.copyto, target, source))}, rounds=effort.rounds)
+    return 2 * effort.copied_bytes / timing["copy"].wall_ms / 1e6
 
 
-def copies_table(rates: dict[str, float]) -> Table:
+def copies_table(rates: dict[str, float], effort: Effort) -> Table:
     """GB/s by number of threads."""
     header = ("copy", *(f"{count} thread{'s' * (count > 1)}" for count in thread_counts()))
-    row = (f"{_COPIED_BYTES >> 20} MiB", *(f"{rates[f'copy_{threads}']:.1f}" for threads in thread_counts()))
+    row = (f"{effort.copied_bytes >> 20} MiB", *(f"{rates[f'copy_{threads}']:.1f}" for threads in thread_counts()))
     return Table("Copies", header, (row,), "GB/s, read and written bytes counted.")

@@ -72,7 +72,7 @@ def stage_rows(port: int, body: bytes, rounds: int) -> list[tuple[str, ...]]:
 def saturation_rows(port: int, body: bytes, wanted: Sequence[tuple[str, str]], effort: Effort) -> list[tuple[str, ...]]:
     """A row for each number of callers."""
     rows = []
-    for callers in _CALLERS:
+    for callers in _CALLERS if effort.rounds > 1 else _CALLERS[:2]:
         rates = [
             asyncio.run(load(port, path, body, callers=callers, seconds=effort.seconds)).rate for _, path in wanted
         ]

@@ -63,6 +63,7 @@ def _side(positions: Tensor) -> int:
 
 def _resampled(positions: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
     first, grid = positions[:, :1], positions[0, 1:]
+    vertical, horizontal = vertical.to(grid.dtype), horizontal.to(grid.dtype)  # weights may be bfloat16
     side, channels = vertical.shape[1], grid.shape[1]
     # products of matrices, not of batches: OpenVINO refuses factors of unequal rank where a size is free
     tall = (vertical @ grid.reshape(side, side * channels)).view(-1, side, channels)
