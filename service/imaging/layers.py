@@ -262,8 +262,10 @@ def _layer(
     if known.min() < 1:
         deeper = _GRID // scale
         continued = push_pull(shrink(weighted, deeper), shrink(known, deeper))
-        hidden = _times(resize(continued, (known.shape[0], known.shape[1])), 1 - known)
-        cv2.add(weighted, hidden, dst=weighted)
+        hidden = resize(continued, (known.shape[0], known.shape[1]))
+        for start in range(0, known.shape[0], _STRIP_ROWS):
+            part = slice(start, start + _STRIP_ROWS)
+            cv2.add(weighted[part], _times(hidden[part], 1 - known[part]), dst=weighted[part])
     return weighted
 
 
