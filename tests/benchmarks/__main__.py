@@ -9,6 +9,7 @@ import importlib
 import json
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,18 +71,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder for the page; none with --quick unless given")
     options = parser.parse_args(arguments)
     out = options.out or (None if options.quick else RESULTS)
-    known = read(out)
+    known, failed = read(out), []
     effort = replace(QUICK if options.quick else FULL, repository=ROOT / "model_repository")
     with tempfile.TemporaryDirectory(prefix="depthlens-bench-") as folder:
         for name in options.only:
             about = this_machine.describe(_PACKAGES)
             start = time.monotonic()
             print(f"{name} ...", flush=True)
-            part = replace(measure(name, effort, Path(folder), options.quick), about=about)
+            try:
+                part = replace(measure(name, effort, Path(folder), options.quick), about=about)
+            except Exception:  # the other parts are measured all the same
+                traceback.print_exc()
+                failed.append(name)
+                continue
             print(f"{part.markdown()}\n{name} took {time.monotonic() - start:.0f} s\n", flush=True)
             known[name] = part
             if out is not None:  # after each part, so that what was measured outlives a failure
                 write(list(known.values()), out)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 def read(out: Path | None) -> dict[str, Part]:

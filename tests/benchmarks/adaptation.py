@@ -38,7 +38,13 @@ from .__main__ import RESULTS, ROOT, machine
 DOMAINS = ("dusk", "textures", "fog", "noise", "night")
 SUPERVISIONS: tuple[Supervision, ...] = ("photometric", "proxy")
 MODES: tuple[Mode, ...] = ("none", "full", "mad")
-RATES = {"photometric": (1e-4, 1e-3, 3e-3), "proxy": (1e-3, 3e-3, 1e-2)}
+RATES = {
+    ("full", "photometric"): (1e-4, 1e-3, 3e-3),
+    ("mad", "photometric"): (1e-3, 3e-3, 1e-2),
+    ("full", "proxy"): (1e-3, 3e-3, 1e-2),
+    ("mad", "proxy"): (1e-4, 3e-4, 1e-3),
+}
+"""Those of MAD with proxies are smaller because their loss is ten times as large: `PROXY_SCALE`."""
 POLICIES = ("fixed", "random", "sequential", "argmax")
 TUNING_SEED, TEST_SEED = 7000, 8000
 TUNING_FRAMES = 40
@@ -145,7 +151,7 @@ def chosen_rates(weights: Path, kept: Path, jobs: int) -> tuple[Rates, str]:
         for domain, seed in seeds.items()
         for supervision in SUPERVISIONS
         for mode in MODES[1:]
-        for lr in RATES[supervision]
+        for lr in RATES[mode, supervision]
     ]
     found = all_of([*none.values(), *runs], weights, kept, jobs, "rates")
     mean = {run: float(np.mean(course.epe)) for run, course in found.items()}
@@ -161,7 +167,7 @@ def chosen_rates(weights: Path, kept: Path, jobs: int) -> tuple[Rates, str]:
             for domain in DOMAINS:
                 best = min((run for run in tried if run.domain == domain), key=lambda run: mean[run])
                 rates[domain, mode, supervision] = best.lr
-            for lr in RATES[supervision]:
+            for lr in RATES[mode, supervision]:
                 cells = []
                 for domain in DOMAINS:
                     run = Run(domain, seeds[domain], TUNING_FRAMES, mode, supervision, lr)

@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,15 +67,24 @@ def contenders(subject: Subject, int8: Path, threads: int) -> dict[str, Call]:
     """The peer first."""
     image = photo(*subject.size)[None]
     half = copy.deepcopy(subject.network).to(torch.bfloat16).to(memory_format=torch.channels_last)
-    calls = {
-        "torch eager fp32": in_torch(subject.network, image),
-        "torch eager bf16, channels last": in_torch(half, image),
-        "TorchScript fp32, frozen": in_torch(scripted(subject.network, image), image),
-        "TorchScript bf16, frozen": in_torch(scripted(half, image), image),
-        "ONNX Runtime fp32": in_onnx_runtime(subject.file, image, threads),
+    makers: dict[str, Callable[[], Call]] = {
+        "torch eager fp32": lambda: in_torch(subject.network, image),
+        "torch eager bf16, channels last": lambda: in_torch(half, image),
+        "TorchScript fp32, frozen": lambda: in_torch(scripted(subject.network, image), image),
+        "TorchScript bf16, frozen": lambda: in_torch(scripted(half, image), image),
+        "ONNX Runtime fp32": lambda: in_onnx_runtime(subject.file, image, threads),
     }
     for precision, file in (("f32", subject.file), ("bf16", subject.file), ("int8", int8)):
-        calls[f"OpenVINO {precision}"] = in_openvino(file, image, precision, threads)
+        makers[f"OpenVINO {precision}"] = partial(in_openvino, file, image, precision, threads)
+    calls = {}
+    for name, make in makers.items():
+        try:
+            call = make()
+            call()
+        except RuntimeError as error:  # some pairs of network and precision have no implementation
+            print(f"{subject.title}: {name} does not run: {str(error).splitlines()[-1][:200]}", flush=True)
+        else:
+            calls[name] = call
     return calls
 
 
