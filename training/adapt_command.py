@@ -22,7 +22,7 @@ def add_adapt(command: argparse.ArgumentParser) -> None:
         "--sequence",
         required=True,
         help="folder with left/ and right/ (or a layout of KITTI), or DOMAIN:SEED to draw one: clean, night, fog, "
-        "noise, textures",
+        "noise, textures, dusk",
     )
     command.add_argument("--mode", choices=("none", "full", "mad"), action="append", help="repeatable (default mad)")
     command.add_argument("--supervision", choices=("photometric", "proxy"), default="photometric")

@@ -83,7 +83,8 @@ def weighted_photometric(left: Tensor, right: Tensor, disparity: Tensor, error_w
         Scalar, 0..1: at most `photometric`, to the border's pixels.
     """
     error = photometric_error(left, right, disparity)
-    return (error.mean(1, keepdim=True) * error_weights(error.detach())).sum()
+    weights: Tensor = error_weights(error.detach())
+    return (error.mean(1, keepdim=True) * weights).sum()
 
 
 def smoothness(disparity: Tensor, image: Tensor) -> Tensor:

@@ -96,8 +96,16 @@ def reduce(sample: Sample, long_side: int = LONG_SIDE) -> Sample:
         depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST).astype(np.float32, copy=False)
     if label is not None:
         label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
-    pair = {"right": right, "disparity_px": disparity, "proxy_px": proxy, "confidence": confidence}
-    return replace(sample, image=image, inverse_depth=depth, person=label, **pair)
+    return replace(
+        sample,
+        image=image,
+        inverse_depth=depth,
+        person=label,
+        right=right,
+        disparity_px=disparity,
+        proxy_px=proxy,
+        confidence=confidence,
+    )
 
 
 def fill(readers: Iterable[tuple[str, Callable[[], Sample]]], progress: bool = True, split: Sequence[int] = ()) -> Bank:
