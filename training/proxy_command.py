@@ -1,8 +1,9 @@
 """`python -m training proxies` and `proxy-study`: labels of a matcher judged, and what networks make of them."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.errors import TrainingError
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from training.config_stereo import ProxyConfig
     from training.data.stereo_pairs import StereoFrame
     from training.proxies import Match
+    from training.proxy_page import LabelQuality
     from training.proxy_study import Outcome
 
 PAGE, PICTURE = "docs/results/stereo_proxies.md", "stereo_proxies.jpg"
@@ -69,7 +71,8 @@ def run_judge(arguments: argparse.Namespace) -> None:
     ]
     if not frames:
         raise TrainingError("no pair with truth to judge labels by")
-    found, more = {}, {} if measure is None else {"ccnn": measure}
+    found: dict[str, LabelQuality] = {}
+    more = {} if measure is None else {"ccnn": measure}
     for matcher in MATCHERS:
         matches = [_match(frame, matcher, arguments.outliers, number) for number, frame in enumerate(frames)]
         found[matcher] = label_quality(frames, matches, more)
@@ -78,7 +81,10 @@ def run_judge(arguments: argparse.Namespace) -> None:
             shown = frames[:: max(1, len(frames) // _DRAWN)][:_DRAWN]
             kept = matches[:: max(1, len(frames) // _DRAWN)][:_DRAWN]
             sure = [(measure or combined)(f.left, f.right, m) for f, m in zip(shown, kept, strict=True)]
-            columns = [("left", [f.left for f in shown]), (f"labels of {matcher}", [m.disparity_px for m in kept])]
+            columns: list[tuple[str, Sequence[Any]]] = [
+                ("left", [f.left for f in shown]),
+                (f"labels of {matcher}", [m.disparity_px for m in kept]),
+            ]
             truths = [f.disparity_px for f in shown if f.disparity_px is not None]
             _write([*columns, ("confidence", sure), ("truth", truths)], path)
     print(quality_table(found))
@@ -93,7 +99,8 @@ def _match(frame: "StereoFrame", matcher: str, outliers: float, seed: int) -> "M
     return with_outliers(match, outliers, largest_disparity(frame.left.shape[1]), np.random.default_rng(seed))
 
 
-def _write(columns: list[tuple[str, list]], path: Path) -> None:  # type: ignore[type-arg]  # pictures and maps
+def _write(columns: Sequence[tuple[str, Sequence[Any]]], path: Path) -> None:
+    """Pictures and maps, a column for each name."""
     import cv2
 
     from training.proxy_page import picture
@@ -218,7 +225,7 @@ def _page(
     shown = range(0, min(len(judged), proxy_study.SHOWN), arguments.frames)[:_DRAWN]
     frames = [judged[index] for index in shown]
     matches = [_match(frame, matchers[0], arguments.outliers, number) for number, frame in enumerate(frames)]
-    columns = [
+    columns: list[tuple[str, Sequence[Any]]] = [
         ("left", [frame.left for frame in frames]),
         (f"labels of {matchers[0]}, with outliers", [match.disparity_px for match in matches]),
         ("confidence (CCNN)", [measure(f.left, f.right, m) for f, m in zip(frames, matches, strict=True)]),

@@ -7,6 +7,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from service.contract import STEREO
 from training.errors import TrainingError
@@ -18,7 +19,7 @@ from training.version import file_sha256, write_config
 WEIGHTS = "model.safetensors"
 
 _MODEL = Path(__file__).with_name("stereo_model.py")
-_NETWORKS = {MADNet: "madnet", NormalisedMADNet: "madnet_normalised"}
+_NETWORKS: dict[type[nn.Module], str] = {MADNet: "madnet", NormalisedMADNet: "madnet_normalised"}
 _IDLE_S = 5
 _CANDIDATES = 256
 
