@@ -77,7 +77,7 @@ def test_pairs_are_judged_and_tabled(weights, capsys, monkeypatch):
 
 
 def test_what_cannot_be_used_is_one_line(weights, tmp_path, capsys):
-    for sequence in ("dusk:1", str(tmp_path / "none")):
+    for sequence in ("dawn:1", str(tmp_path / "none")):
         assert main(["adapt", "--weights", str(weights), "--sequence", sequence, "--out", str(tmp_path)]) == 1
         assert "neither a folder nor DOMAIN:SEED" in error_of(capsys)
     (tmp_path / "torn.safetensors").write_bytes(b"torn")

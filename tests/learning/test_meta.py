@@ -245,7 +245,7 @@ def test_contradictions_are_refused():
     with pytest.raises(TrainingError, match="frames is 2: it must be above inner_steps, 2"):
         tiny_config(frames=2)
     with pytest.raises(TrainingError, match="choose from clean, night"):
-        tiny_config(domains=("dusk",))
+        tiny_config(domains=("dawn",))
     with pytest.raises(TrainingError, match="inner_lr is 0"):
         tiny_config(inner_lr=0.0)
     with pytest.raises(TrainingError, match="size is"):

@@ -264,7 +264,7 @@ def test_views_of_labels_are_in_pixels_of_the_view(sample):
 
 def test_what_cannot_be_used_is_one_line(tmp_path, capsys):
     with pytest.raises(TrainingError, match="neither a folder nor DOMAIN:SEED"):
-        list(proxy_readers(recipe(pairs=("dusk:1",))))
+        list(proxy_readers(recipe(pairs=("dawn:1",))))
     with pytest.raises(TrainingError, match="checkpoint not found"):
         list(proxy_readers(recipe(confidence="ccnn", ccnn=str(tmp_path / "none.pt"))))
     with pytest.raises(TrainingError, match="threshold is 1"):
