@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "streams.md"
 def test_the_documentations_example_shows_the_camera_refocused_and_takes_a_click(
     browser: Any, gateway: Callable[..., str]
 ) -> None:
-    [example] = re.findall(r"```js\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    example, *_others = re.findall(r"```js\n(.*?)```", DOCS.read_text(), re.DOTALL)
     page = browser.new_page()
     try:
         page.goto(gateway() + "/health/live")

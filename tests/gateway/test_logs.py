@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 from fakes import FakeDepthClient, encoded, picture
 from starlette.testclient import TestClient
+from streaming import ended
 
 from service.logs import JsonFormatter, SafeFormatter
 
@@ -171,6 +172,7 @@ def test_the_end_of_a_stream_is_counted_in_the_log(gateway: TestClient, photo: b
             stream.send_bytes(photo)
             assert stream.receive_json()["type"] == "result"
             stream.receive_bytes()
+            ended(stream)
     [end] = [line for line in kept.said if "closed" in line]
     assert (end["route"], end["request_id"]) == ("/frames", "film")
     assert end["frames"] == {"frames": 1, "results": 1, "errors": 0, "dropped": 0}

@@ -338,7 +338,7 @@ def test_a_frame_has_a_deadline_of_its_own(start: Start, client_of_triton: FakeD
 def test_what_is_wrong_with_the_address_is_said_before_the_stream_begins(running: RunningGateway) -> None:
     for query, status, code, field in (
         ("", 422, "invalid_parameter", "task"),
-        ("task=stereo", 422, "invalid_parameter", "task"),
+        ("task=colour", 422, "invalid_parameter", "task"),
         ("task=depth&format=gif", 406, "not_acceptable", "format"),
         ("task=depth&model=nobody", 404, "unknown_model", "model"),
         ("task=depth&nonsense=1", 422, "invalid_parameter", "nonsense"),

@@ -9,6 +9,7 @@ import pytest
 from collector import Collector, Span
 from fakes import FakeDepthClient
 from starlette.testclient import TestClient
+from streaming import ended
 
 from service.app import create_app
 from service.errors import ModelFailed
@@ -100,6 +101,7 @@ def test_each_frame_of_a_stream_is_a_trace(traced: TestClient, collector: Collec
             stream.send_bytes(frame)
             if stream.receive_json()["type"] == "result":
                 stream.receive_bytes()
+        ended(stream)
     seen = spans(traced, collector)
     good, bad = sorted((span for span in seen if span.kind == SERVER), key=lambda span: span.start_ns)
     assert (good.name, good.attributes, good.failed) == ("frame", {"depthlens.request_id": "film-0"}, False)

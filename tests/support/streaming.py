@@ -83,3 +83,10 @@ def refused(address: tuple[str, int], query: str, path: str = "/frames", **optio
     response = caught.value.response
     assert response.headers["Content-Type"] == "application/problem+json"
     return response.status_code, json.loads(response.body or b"")
+
+
+def ended(stream: Any) -> None:
+    """Ends a stream of Starlette's test client and waits for it: leaving at once would cancel it half-way."""
+    stream.send_json({"type": "end"})
+    assert stream.receive_json()["type"] == "end"
+    assert stream.receive()["type"] == "websocket.close"
