@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test test-training test-service chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-served bench-streams bench-stereo bench-scale export train-smoke compare compose-test kube-lint kube-test clean
+.PHONY: help serve test test-training test-service chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-served bench-streams bench-stereo bench-adaptation bench-scale export train-smoke compare compose-test kube-lint kube-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-streams: $(VENV)/.test ## Flicker, lag and speed of frame streams on rende
 	$(BIN)/python -m tests.benchmarks.streams $(if $(wildcard $(DATA)/assets3d),--assets $(DATA)/assets3d)
 
 WEIGHTS ?= training/weights/stereo_madnet.safetensors
+bench-adaptation: $(VENV)/.test ## What online adaptation is worth and costs, half an hour, into docs/results/stereo.md
+	$(BIN)/python -m tests.benchmarks.adaptation $(if $(wildcard $(DATA)/stereo_seq),--data $(DATA))
+
 bench-stereo: $(VENV)/.test ## Streams of pairs that adapt, two and a third caller, into docs/results/stereo_stream.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.stereo_stream --weights $(WEIGHTS)
 

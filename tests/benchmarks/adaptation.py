@@ -221,7 +221,7 @@ def kept_gain(found: dict[Run, Course]) -> str:
                 f"{', '.join(f'{100 * value:.1f}' for value in mean['d1'])} | {share_of_gain(*mean['epe'])} | "
                 f"{share_of_gain(*mean['d1'])} | {cpu[2] / cpu[1]:.0%} | {(cpu[2] - cpu[0]) / (cpu[1] - cpu[0]):.0%} |"
             )
-    return "\n".join(rows) + f"\nAimed at: at least {_GAIN:.0%} of the gain in at most {_TIME:.0%} of the time.\n"
+    return "\n".join(rows) + f"\n\nAimed at: at least {_GAIN:.0%} of the gain in at most {_TIME:.0%} of the time.\n"
 
 
 def run_key(run: Run) -> tuple[str, str, str]:
@@ -249,6 +249,8 @@ def plot(found: dict[Run, Course], path: Path) -> None:
             label = run.mode.upper() + ("" if run.mode == "none" else f", {run.supervision}")
             axes.plot(moving_average(course.epe), style, color=f"C{MODES.index(run.mode)}", label=label, linewidth=1)
         axes.set(title=f"{domain}:{seed}", xlabel="frame", ylabel="EPE, pixels", ylim=(0, None))
+    for axes in panels.flat[len(sequences) :]:
+        axes.axis("off")
     panels.flat[0].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=70)
