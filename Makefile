@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help serve test test-training test-service chaos alerts-test soak fuzz bench bench-refocus bench-overload bench-served bench-streams bench-stereo bench-adaptation bench-scale export train-smoke compare compose-test kube-lint kube-test clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve ## Install what serving needs (no torch), start Triton and the gateway on 127.0.0.1:8080
 	@exec $(BIN)/depthlens serve
