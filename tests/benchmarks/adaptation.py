@@ -110,7 +110,7 @@ def course_of(run: Run, weights: Path, kept: Path) -> Course:
         mode=run.mode,
         supervision=run.supervision,
         policy=run.policy,
-        lr=run.lr or 1e-4,  # type: ignore[arg-type]
+        lr=run.lr or 1e-4,  # type: ignore[arg-type]  # policies are named below
     )
     losses: list[float] = []
 
@@ -303,7 +303,7 @@ def base_table(weights: Path, data: Path | None) -> str:
         f"drawn, {domain}": [
             frame
             for seed in range(9000, 9020)
-            for frame in layered_sequence(domain, seed, 1, SIZE)  # type: ignore[arg-type]
+            for frame in layered_sequence(domain, seed, 1, SIZE)  # type: ignore[arg-type]  # as above
         ]
         for domain in ("clean", *DOMAINS)
     }
