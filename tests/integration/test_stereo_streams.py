@@ -94,7 +94,7 @@ def test_two_streams_at_once_are_each_as_if_alone_and_a_third_caller_is_answered
 ) -> None:
     """Frame by frame in turns; every answer is the offline run's to 1e-4, and who does not adapt has the base's."""
     worlds = {"mad": sequence("night", 1), "full": sequence("fog", 2)}
-    alone = {mode: Adapter(base, AdaptationConfig(mode=mode)) for mode in ("mad", "full")}  # type: ignore[arg-type]
+    alone = {mode: Adapter(base, AdaptationConfig(mode=mode)) for mode in ("mad", "full")}  # type: ignore[arg-type]  # two modes
     query = "task=stereo&drop=none&format=npy&adapt="
     still = sequence("clean", 3, 1)[0]
     with torch.no_grad():

@@ -39,7 +39,7 @@ def _hedging() -> None:
     """A server that was asked is waited for until the deadline."""
     from service.hedging import Hedging
 
-    Hedging.patience_s = lambda self, model, timeout_s: None  # type: ignore[method-assign]
+    Hedging.patience_s = lambda self, model, timeout_s: None  # type: ignore[method-assign]  # the removal is this
 
 
 @without("drained")
@@ -47,7 +47,7 @@ def _drained() -> None:
     """A server is asked until it is gone."""
     from service.endpoint import Endpoint
 
-    Endpoint.drained = property(lambda self: False, lambda self, drained: None)  # type: ignore[assignment]
+    Endpoint.drained = property(lambda self: False, lambda self, drained: None)  # type: ignore[assignment]  # as above
 
 
 @without("own-readiness")
