@@ -283,9 +283,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_import(command)
 
-    from training.export_command import add_export, add_pair
+    from training.export_command import add_export, add_pair, add_quantise
 
     add_export(commands.add_parser("export", help="write a served model", description="Write ONNX after parity."))
+    add_quantise(commands.add_parser("quantise", help="write a served model in int8, faster and less exact"))
     add_pair(commands.add_parser("pair", help="join a depth and a segmentation model for POST /focus"))
 
     command = commands.add_parser("weights", help="write weights to start from", description="Weights in float16.")
@@ -383,6 +384,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("", "service", "training"):
+            raise
+        print(f"error: {error.name} is not installed; in a checkout `make .venv/.test` installs it", file=sys.stderr)
         return 1
     return 0
 

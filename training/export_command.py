@@ -1,4 +1,4 @@
-"""`python -m training export` and `pair`: a checkpoint as a served model, two served models as one for focusing."""
+"""`python -m training export`, `quantise`, `pair`: a checkpoint as a served model, one in int8, two as one to focus."""
 
 import argparse
 import json
@@ -88,6 +88,17 @@ def add_pair(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", required=True, help="name of the ensemble, e.g. focus_anything")
     command.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
     command.set_defaults(run=_pair)
+
+
+def add_quantise(command: argparse.ArgumentParser) -> None:
+    """Arguments of `quantise`."""
+    command.add_argument("--model", default="focus_on_depth", help="of the repository; default focus_on_depth")
+    command.add_argument("--as", dest="name", metavar="NAME", help="name of the new model; default: MODEL_int8")
+    command.add_argument("--photos", type=Path, required=True, help="folder of photos to take ranges from (*.jpg)")
+    command.add_argument("--count", type=int, default=24, help="photos at most, spread over the folder (default 24)")
+    command.add_argument("--license", default="not stated", help="of the weights, for GET /models")
+    command.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: model_repository")
+    command.set_defaults(run=_quantise)
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -183,6 +194,19 @@ def _build(arguments: argparse.Namespace) -> None:
         if not fall_back(arguments.repository, arguments.model, str(error)):
             raise
         print(f"warning: {arguments.model} is served as TorchScript: {error}", file=sys.stderr)
+
+
+def _quantise(arguments: argparse.Namespace) -> None:
+    from training.export import read_photos
+    from training.quantisation import write_int8
+
+    paths = sorted(arguments.photos.rglob("*.jpg"))
+    if not paths or arguments.count < 1:
+        raise TrainingError(f"no photos (*.jpg) below {arguments.photos}")
+    chosen = paths[:: max(1, len(paths) // arguments.count)][: arguments.count]
+    name = arguments.name or f"{arguments.model}_int8"
+    metadata = write_int8(arguments.model, name, read_photos(chosen), arguments.repository, arguments.license)
+    print(json.dumps(metadata, indent=2))
 
 
 def _pair(arguments: argparse.Namespace) -> None:

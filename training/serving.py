@@ -69,10 +69,20 @@ def outputs_of(network: nn.Module) -> tuple[TensorSpec, ...]:
     output = getattr(network, "output", None)
     if output is None:
         return INVERSE_DEPTH, PERSON
+    return tensors_named([output])
+
+
+def tensors_named(names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """The contract's tensors of these names.
+
+    Raises:
+        TrainingError: the contract has not all of them.
+    """
     known = {tensor.name: tensor for tensor in (INVERSE_DEPTH, DEPTH_M, PERSON)}
-    if output not in known:
-        raise TrainingError(f"the network gives {output!r}; served are {', '.join(known)}")
-    return (known[str(output)],)
+    for name in names:
+        if name not in known:
+            raise TrainingError(f"the network gives {name!r}; served are {', '.join(known)}")
+    return tuple(known[name] for name in names)
 
 
 def served_sizes(network: nn.Module, side_px: int | None = None) -> tuple[Size, ...]:

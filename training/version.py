@@ -162,7 +162,7 @@ def write_version(
             Nothing is written.
     """
     in_git = spec.name in MODELS
-    with _staged(repository / spec.name / "1") as folder:
+    with staged(repository / spec.name / "1") as folder:
         path = folder / "model.onnx"
         try:
             write_onnx(network, spec, stride, path)
@@ -252,7 +252,7 @@ def _gflop(network: nn.Module, spec: ModelSpec) -> dict[str, Any]:
 
 
 @contextmanager
-def _staged(target: Path) -> Iterator[Path]:
+def staged(target: Path) -> Iterator[Path]:
     """A folder that becomes `target` when the block ends well, and vanishes when it does not."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))

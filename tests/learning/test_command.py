@@ -116,3 +116,11 @@ def test_start_wants_a_part_and_a_file(tmp_path, capsys):
     recipe = Path(__file__).parents[2] / "training" / "configs" / "smoke.yaml"
     assert main(["train", "--config", str(recipe), "--out", str(tmp_path), "--start", "encoder"]) == 1
     assert "--start encoder: expected PART=CHECKPOINT" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_one_line(monkeypatch, tmp_path, capsys):
+    """As where only what serving needs is installed."""
+    arguments = ["sheet", "--checkpoint", str(tmp_path / "a.pt"), "--out", str(tmp_path / "a.jpg"), "a.jpg"]
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(arguments) == 1
+    assert one_line(capsys) == "error: torch is not installed; in a checkout `make .venv/.test` installs it"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -95,8 +96,10 @@ def backend(monkeypatch: pytest.MonkeyPatch, log: list[str]) -> ModuleType:
     return module
 
 
-def model(backend: ModuleType, directory: Path, **changes: Any) -> Any:
-    write_tiny_network(directory / "1" / "model.onnx")
+def model(backend: ModuleType, directory: Path, scale: float = 1.0, **changes: Any) -> Any:
+    file = directory / "1" / "model.onnx"
+    write_tiny_network(file, scale)
+    os.utime(file, (1e9, 1e9))
     config = {
         "name": "tiny",
         "default_model_filename": "model.onnx",
@@ -196,3 +199,16 @@ def test_container_quota(backend: ModuleType, tmp_path: Path, files: dict[str, s
         (tmp_path / name).write_text(text)
     assert backend.cgroup_quota(tmp_path) == cores
     assert 1 <= backend.available_cores(tmp_path)
+
+
+def test_a_network_in_the_place_of_another_is_not_taken_for_it(
+    backend: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same path, same size, same time, as a copy that keeps times or an image that levels them may have it."""
+    monkeypatch.setenv(backend.CACHE_VARIABLE, str(tmp_path / "cache"))
+    image = noise((32, 32))
+    for scale in (1.0, 2.0, 1.0):
+        tiny = model(backend, tmp_path / "repository", scale)
+        [response] = tiny.execute([FakeRequest(image[np.newaxis], ("inverse_depth",))])
+        expected = scale * expected_outputs(image)["inverse_depth"]
+        np.testing.assert_allclose(response.tensors[0].array[0], expected, atol=1e-6, rtol=0)

@@ -8,6 +8,7 @@ rest from the cores and the instructions it finds. Tensors come and go through D
 """
 
 import ctypes
+import hashlib
 import json
 import math
 import os
@@ -77,6 +78,16 @@ def compile_properties(parameters: dict[str, str], capabilities: list[str], core
     return properties
 
 
+def cache_folder(cache: str, file: Path) -> str:
+    """A folder of the cache for what the file holds.
+
+    OpenVINO knows a file again by path, size and time, in which one network can be like another whose weights are in
+    its place now: then the old one would answer.
+    """
+    with file.open("rb") as opened:
+        return f"{cache}/{hashlib.file_digest(opened, 'sha256').hexdigest()[:16]}"
+
+
 _set_capsule_destructor = ctypes.pythonapi.PyCapsule_SetDestructor
 _set_capsule_destructor.argtypes = [ctypes.py_object, ctypes.c_void_p]
 
@@ -111,7 +122,9 @@ class TritonPythonModel:
         properties = compile_properties(
             parameters, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), available_cores()
         )
-        network = core.compile_model(core.read_model(path), "CPU", properties)
+        if "CACHE_DIR" in properties:
+            properties["CACHE_DIR"] = cache_folder(properties["CACHE_DIR"], path)
+        network = core.compile_model(path, "CPU", properties)  # by its path: with a cache, the file is not parsed
         self._input_names = [entry["name"] for entry in config["input"]]
         self._outputs = {output.get_any_name(): output for output in network.outputs}
         missing = {entry["name"] for entry in config["output"]} - self._outputs.keys()
