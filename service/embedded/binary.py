@@ -10,10 +10,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-_TEMPORARY = b"/tmp/python_env_"  # nosec B108  # sixteen bytes, which XXXXXX follows in the code
-_BESIDE = b"../environments_"
-"""As long, and relative to where the server is started: its launch's working directory has a folder to start in."""
-
 BACKENDS_DIR = Path(__file__).parent / "backends"
 """Python-based backends of this project: `<name>/model.py` each."""
 
@@ -114,21 +110,3 @@ def _libpython_directory() -> tuple[Path, ...]:
             f"its shared library, on Debian: apt-get install libpython{soname[9:13]}"
         )
     return ()
-
-
-def keep_temporary_folder(directory: Path) -> bool:
-    """Let the python backend of `directory` make its temporary folder beside the one that the server is started in.
-
-    It makes one at each start, for packed environments, removes it at some orderly ends only, and has its place built
-    in: `/tmp` fills with empty folders that say of no server that they are its own. In the launch's copy of the backend
-    it lies in the launch's directory, and goes with it.
-
-    Returns:
-        False for a build that says it in another way: that is left alone, works, and leaves its folder behind.
-    """
-    library = directory / "python" / "libtriton_python.so"
-    code = library.read_bytes()
-    if code.count(_TEMPORARY) != 1:
-        return False
-    library.write_bytes(code.replace(_TEMPORARY, _BESIDE))
-    return True

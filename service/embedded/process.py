@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.embedded import shm
-from service.embedded.binary import TritonBinary, keep_temporary_folder
+from service.embedded.amendments import keep_temporary_folder, survive_cancellations
+from service.embedded.binary import TritonBinary
 from service.embedded.settings import EmbeddedSettings
 from service.tracing import traces_url
 from service.triton_admin import ADMIN_NAME
@@ -99,13 +100,14 @@ class TritonProcess:
             binary.make_backend_directory(directory / "backends")
             if settings.working_directory is None:
                 keep_temporary_folder(directory / "backends")
+            server = await asyncio.to_thread(survive_cancellations, binary.server, directory / "tritonserver")
             working_directory = settings.working_directory or directory / "empty"
             working_directory.mkdir(exist_ok=True)
             guard = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", _GUARD.as_posix()),
                 *("--exit-timeout-s", str(settings.exit_timeout_s), "--lock-fd", str(lock)),
                 *("--shm-prefix", (shm.DIRECTORY / prefix).as_posix(), "--work-directory", directory.as_posix(), "--"),
-                *_command(binary, settings, ports, admin_secret, prefix, directory / "backends"),
+                *_command(server, settings, ports, admin_secret, prefix, directory / "backends"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -268,7 +270,7 @@ def _writable(directory: Path) -> bool:
 
 
 def _command(
-    binary: TritonBinary,
+    server: Path,
     settings: EmbeddedSettings,
     ports: Ports,
     admin_secret: str,
@@ -276,7 +278,7 @@ def _command(
     backend_directory: Path,
 ) -> list[str]:
     return [
-        binary.server.as_posix(),
+        server.as_posix(),
         f"--model-repository={settings.repository.resolve()}",
         f"--backend-directory={backend_directory}",
         # Explicit: loading is the supervisor's, and only unload and load replace a model's dead process.

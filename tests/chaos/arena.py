@@ -96,6 +96,12 @@ class Gateway(Process):
         return await until(answers, within_s, "ready")
 
 
+def python_m(module: str, control: str | None) -> list[str]:
+    """Command that runs this module; in a negative control, without the row's protection."""
+    without = [] if control is None else ["tests.chaos.unprotected", control]
+    return [sys.executable, "-m", *without, module]
+
+
 class Triton(Process):
     """A real Triton under its supervisor, `python -m service.embedded`, on ports that stay the same."""
 
@@ -106,13 +112,16 @@ class Triton(Process):
         ports: Ports | None = None,
         models: Sequence[str] = (),
         under: Sequence[str] = (),
+        control: str | None = None,
+        log_verbose: int = 0,
     ) -> None:
         self.repository = repository
         self.ports = ports or pick_ports(EmbeddedSettings(repository))
         directory.mkdir(parents=True, exist_ok=True)
         command = [
             *under,
-            *(sys.executable, "-m", "service.embedded", "--repository", str(repository), "--exit-timeout-s", "3"),
+            *python_m("service.embedded", control),
+            *("--repository", str(repository), "--exit-timeout-s", "3", "--log-verbose", str(log_verbose)),
             *("--grpc-port", str(self.ports.grpc), "--http-port", str(self.ports.http)),
             *("--metrics-port", str(self.ports.metrics)),
             *(part for model in models for part in ("--model", model)),
@@ -267,8 +276,8 @@ class Arena:
         else:
             several = [triton or await self.triton()] if triton is None or isinstance(triton, Triton | str) else triton
             environment["DEPTHLENS_TRITON_URL"] = ",".join(t if isinstance(t, str) else t.url for t in several)
-        main = ["-m", "service"] if self.control is None else ["-m", "tests.chaos.unprotected", self.control]
-        gateway = Gateway(self, [*under, sys.executable, *main, "serve", "--port", str(port)], environment)
+        command = [*under, *python_m("service", self.control), "serve", "--port", str(port)]
+        gateway = Gateway(self, command, environment)
         self.processes.append(gateway)
 
         def listens() -> bool:
@@ -289,6 +298,8 @@ class Arena:
         repository: Path | None = None,
         ready: bool = True,
         under: Sequence[str] = (),
+        control: str | None = None,
+        log_verbose: int = 0,
     ) -> Triton:
         """A Triton with tiny networks: the shared one, or an `own` one that the row may harm.
 
@@ -298,11 +309,13 @@ class Arena:
             repository: what an own one serves.
             ready: wait for it.
             under: command that runs an own one.
+            control: the protection that an own one lacks.
+            log_verbose: of an own one.
         """
         if not own:
             return await self.stage.shared("tiny")
         directory = self.directory / f"triton-{len(self.processes)}"
-        triton = Triton(directory, repository or self.stage.repository, ports, under=under)
+        triton = Triton(directory, repository or self.stage.repository, ports, (), under, control, log_verbose)
         self.processes.append(triton)
         if ready:
             await triton.ready()

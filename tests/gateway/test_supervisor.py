@@ -5,10 +5,12 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.embedded import shm
-from service.embedded.binary import keep_temporary_folder
+from service.embedded.amendments import keep_temporary_folder, survive_cancellations
+from service.embedded.binary import find_binary
 from service.embedded.process import remove_stale
 from service.embedded.supervisor import next_backoff_s
 
@@ -55,3 +57,29 @@ def test_a_backend_that_is_built_in_another_way_is_left_alone(tmp_path: Path, ti
     library.write_bytes(code)
     assert not keep_temporary_folder(tmp_path)
     assert library.read_bytes() == code
+
+
+def test_the_server_started_differs_in_the_jump_alone(tmp_path: Path) -> None:
+    """`make chaos F9d` shows what it is for."""
+    server = find_binary().server
+    copy = survive_cancellations(server, tmp_path / "tritonserver")
+    before, after = (np.frombuffer(path.read_bytes(), np.uint8) for path in (server, copy))
+    (changed,) = np.nonzero(before != after)
+    assert len(changed) == 2
+    assert changed[1] == changed[0] + 1
+    assert bytes(before[changed]) == b"\x0f\x84"
+    assert bytes(after[changed]) == b"\x90\xe9"
+    assert copy.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_server_that_is_built_in_another_way_is_started_as_it_is(tmp_path: Path, times: int) -> None:
+    server = tmp_path / "wheel"
+    server.write_bytes(b"code" + bytes.fromhex("4180bd60010000000f84bb020000498b7d10") * times)
+    assert survive_cancellations(server, tmp_path / "tritonserver") == server
+    assert not (tmp_path / "tritonserver").exists()
+
+
+def test_without_room_for_a_copy_the_server_is_started_as_it_is(tmp_path: Path) -> None:
+    server = find_binary().server
+    assert survive_cancellations(server, tmp_path / "no" / "folder") == server
