@@ -69,7 +69,7 @@ async def no_shared_memory(arena: Arena) -> str:
 
 @fault(
     "F25c",
-    "`/dev/shm` full under the embedded Triton: 48 photos, 12 at a time",
+    "`/dev/shm` full under the embedded Triton: depth and people of 48 photos, 12 at a time",
     expected="200 for all: the models' memory was reserved at the start, for the largest batch there is",
     without="reserved-memory",
 )
@@ -84,7 +84,7 @@ async def no_shared_memory_for_triton(arena: Arena) -> str:
             pass
     seen: Counter[int] = Counter()
     for burst in range(4):
-        asked = (gateway.ask("POST", "/depth?format=json", photo(12 * burst + number)) for number in range(12))
+        asked = (gateway.ask("POST", "/analyze?outputs=depth,mask", photo(12 * burst + number)) for number in range(12))
         seen.update([answer.status for answer in await asyncio.gather(*asked)])
     if seen.keys() != {200}:
         raise Unmet(", ".join(f"{count} x {status}" for status, count in sorted(seen.items())))

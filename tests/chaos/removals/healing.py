@@ -126,3 +126,11 @@ def _rollout() -> None:
         return before
 
     Rollout._replace = replace  # type: ignore[method-assign]
+
+
+@without("amended-server")
+def _amended_server() -> None:
+    """tritonserver as its wheel has it."""
+    from service.embedded import process
+
+    process.survive_cancellations = lambda server, copy: server
