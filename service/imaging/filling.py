@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.imaging.geometry import resize
 
-_ENOUGH: Final = 0.25  # share of known area from which a block's own average is trusted fully
+_ENOUGH: Final = 0.15  # share of known area from which a block's own average is trusted fully
 
 
 def push_pull(weighted: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from PIL import Image
 from service.imaging.camera import read_focal_share
 from service.imaging.errors import DamagedImage, ImageError, ImageTooLarge, TruncatedImage
 from service.imaging.formats import MIME
-from service.imaging.structure import Limits, check_size, late_exif, survey
+from service.imaging.structure import Limits, Structure, check_size, late_exif, survey
 
 # The limits below are checked on every header, so Pillow's own process-wide one would only add a warning.
 Image.MAX_IMAGE_PIXELS = None
@@ -169,12 +169,13 @@ def _frames(image: Image.Image, name: str) -> int:
     return max(1, int(getattr(image, "n_frames", 1)))
 
 
-def inspect(data: bytes, limits: Limits | None = None) -> ImageHeader:
+def inspect(data: bytes, limits: Limits | None = None, structure: Structure | None = None) -> ImageHeader:
     """Read the header of a picture and hold it against `limits`; no pixel is decoded.
 
     Args:
         data: the whole file.
         limits: the largest picture to accept; `Limits()` when None.
+        structure: what `survey` said of the same bytes and limits; when None it is asked first.
 
     Raises:
         NotAnImage: the bytes start like no picture.
@@ -184,7 +185,7 @@ def inspect(data: bytes, limits: Limits | None = None) -> ImageHeader:
         TruncatedImage, DamagedImage: a header that ends early or contradicts itself.
     """
     limits = limits or Limits()
-    name = survey(data, limits).format
+    name = (structure or survey(data, limits)).format
     with quiet():
         image = open_lazily(data, name)
         try:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from service.imaging.filling import push_pull
 from service.imaging.geometry import resize
 from service.imaging.lens import Aperture, blur, shrink, working_scale
+from service.imaging.patterns import add_patterns
 from service.imaging.windows import Window, any_in_cells, merged, pieces, round_cells
 
 FloatMap = NDArray[np.float32]
@@ -27,6 +28,7 @@ _BINS: Final = 4096  # of the histogram of circles of confusion
 _LEVEL: Final = 0.01  # of a layer, over `_LEVEL_REACH_PX`: what changes less faces the camera; twice that, it slopes
 _LEVEL_REACH_PX: Final = 4
 _LEVEL_WINDOW_PX: Final = 9
+_STEP_PX: Final = 2.0  # of radius: what hides another thing is nearer by more, else it may be the same on a slope
 _STRIP_ROWS: Final = 64  # at a time: what is worked on stays in the processor's cache
 _GRID: Final = 4  # largest working scale; sides are padded to a multiple of it
 
@@ -261,7 +263,13 @@ def _layer(
         known[part] = shrink(known_here, scale)
     if known.min() < 1:
         deeper = _GRID // scale
-        continued = push_pull(shrink(weighted, deeper), shrink(known, deeper))
+        seen = shrink(weighted, deeper)
+        continued = push_pull(seen, shrink(known, deeper))
+        if index <= layers.focal:
+            # what a blurred thing on the same side of the focus hides, it goes on hiding from most of the lens
+            place = layers.place[window.at(1)][_GRID // 2 :: _GRID, _GRID // 2 :: _GRID]
+            hiding = np.searchsorted(layers.radii, max(0.0, layers.radii[index] + _STEP_PX))
+            add_patterns(continued, seen, place > float(hiding) - 0.5)
         hidden = resize(continued, (known.shape[0], known.shape[1]))
         for start in range(0, known.shape[0], _STRIP_ROWS):
             part = slice(start, start + _STRIP_ROWS)

@@ -4,18 +4,24 @@ A lens adds light, not display values: blurring in display values costs 10 dB ag
 function of IEC 61966-2-1.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.contract import Size
 from service.imaging.geometry import bounded_long_side
 
 _LINEAR_STEPS: Final = 65_536  # 20 of them make the smallest display step, so the way there and back is exact
 _STRIP_ROWS: Final = 32
-_CLIPPED: Final = 250  # all channels from here on: what the sensor could not hold
+_CLIPPED: Final = 250  # from here on: what the sensor could not hold
 _SPOT_SHARE: Final = 0.012  # of the long side: a clipped area wider than this is a sky or a wall, not a lamp
+_GLOW_PX: Final = 2.5  # round a lamp: where some of its light falls, of its colour
+_AROUND_PX: Final = 7.0  # from there to here are its surroundings
+_COLOURLESS: Final = 0.01  # mean linear light of a glow that says little about a lamp's colour
+_BRIGHTNESS: Final = 7.0  # times white in the strongest channel, when all are clipped: best of 4 to 20 by drawn nights
 _DARK_LINEAR: Final = 0.25  # mean linear light round a lamp, above which it does not outshine its surroundings
 
 
@@ -54,18 +60,51 @@ def to_display(linear: NDArray[np.float32]) -> NDArray[np.uint8]:
     return display
 
 
-def lamps(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Where small clipped spots stand in dark surroundings: lamps, whose true brightness the picture has lost.
+@dataclass(frozen=True, slots=True, eq=False)
+class Lamps:
+    """Clipped lamps of a photo, n pixels of them.
+
+    Attributes:
+        index: int64 (n,), place in the flattened photo, ascending.
+        lost: float32 (n, 3), linear light that the picture has lost there, by our best guess.
+    """
+
+    index: NDArray[np.int64]
+    lost: NDArray[np.float32]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.index.nbytes + self.lost.nbytes
+
+    def at_size(self, size: Size, small: Size) -> "Lamps":
+        """The same light on the photo shrunk from `size` to `small`."""
+        if size == small:
+            return self
+        rows, columns = np.divmod(self.index, size[1])
+        places = rows * small[0] // size[0] * small[1] + columns * small[1] // size[1]
+        index, which = np.unique(places, return_inverse=True)
+        share = small[0] * small[1] / (size[0] * size[1])
+        sums = [np.bincount(which, self.lost[:, channel] * share, index.size) for channel in range(3)]
+        return Lamps(index, np.stack(sums, axis=1).astype(np.float32))
+
+
+def lamps(image: NDArray[np.uint8]) -> Lamps | None:
+    """Small clipped spots in dark surroundings: lamps, whose true brightness and colour the picture has lost.
+
+    A clipped lamp is white whatever its colour. What is left of that is in the pixels round it, where little enough of
+    its light falls: their light above the surroundings has its colour. In that colour, its unclipped channels say how
+    bright it is; when none is left, it counts as `_BRIGHTNESS` times white.
 
     Args:
         image: uint8 (H, W, 3).
 
     Returns:
-        uint8 (H, W), 1 on a lamp; None when there is none. Large clipped areas and those in bright scenes never count:
-        brightening them costs more than it gains.
+        None when there is none. Large clipped areas and those in bright scenes never count: brightening them costs more
+        than it gains.
     """
-    least = cv2.min(cv2.min(image[..., 0], image[..., 1]), image[..., 2])
-    clipped: NDArray[Any] = (np.asarray(least) >= _CLIPPED).astype(np.uint8)
+    most = cv2.max(cv2.max(image[..., 0], image[..., 1]), image[..., 2])
+    clipped: NDArray[Any] = (np.asarray(most) >= _CLIPPED).astype(np.uint8)
     if not clipped.any():
         return None
     side = 2 * max(1, round(_SPOT_SHARE * bounded_long_side(image.shape) / 2)) + 1
@@ -75,4 +114,38 @@ def lamps(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     gray: NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     surroundings: NDArray[Any] = cv2.boxFilter(to_linear(gray), -1, (reach, reach))
     spots: NDArray[Any] = clipped & (1 - wide) & (surroundings < _DARK_LINEAR).astype(np.uint8)
-    return spots if spots.any() else None
+    if not spots.any():
+        return None
+    index = np.flatnonzero(spots)
+    return Lamps(index, _lost(image.reshape(-1, 3)[index], _colours(image, spots, clipped, index)))
+
+
+def _colours(
+    image: NDArray[np.uint8], spots: NDArray[np.uint8], clipped: NDArray[np.uint8], index: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Colour of the lamp at each of the places `index`, largest channel 1: float32 (n, 3)."""
+    apart, nearest = cv2.distanceTransformWithLabels(1 - spots, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_CCOMP)
+    round_it = np.flatnonzero((apart <= _AROUND_PX) & (clipped == 0))
+    lamp, light = nearest.ravel()[round_it], to_linear(image.reshape(-1, 3)[round_it])
+    glows = apart.ravel()[round_it] <= _GLOW_PX
+    count = int(nearest.max()) + 1
+
+    def means(where: NDArray[np.bool_], values: NDArray[np.float32]) -> NDArray[np.float64]:
+        size = np.maximum(np.bincount(lamp[where], minlength=count), 1)
+        return np.stack([np.bincount(lamp[where], channel, count) / size for channel in values.T], axis=1)
+
+    around = means(~glows, light[~glows])
+    glow = means(glows, np.maximum(light[glows] - around[lamp[glows]], 0).astype(np.float32)) + _COLOURLESS
+    colours: NDArray[np.float32] = (glow / glow.max(axis=1, keepdims=True)).astype(np.float32)
+    of_places: NDArray[np.float32] = colours[nearest.ravel()[index]]
+    return of_places
+
+
+def _lost(seen: NDArray[np.uint8], colour: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Light that clipped pixels `seen`, (n, 3), lost if they are of those colours."""
+    light, clipped = to_linear(seen), seen >= _CLIPPED
+    kept = np.where(clipped, np.float32(0), colour)
+    level = (kept * light).sum(axis=1) / np.maximum((kept * kept).sum(axis=1), np.float32(1e-6))
+    level = np.where(clipped.all(axis=1), np.float32(_BRIGHTNESS), np.minimum(level, np.float32(_BRIGHTNESS)))
+    lost: NDArray[np.float32] = np.where(clipped, np.maximum(colour * level[:, None] - light, 0), np.float32(0))
+    return lost

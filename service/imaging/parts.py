@@ -17,7 +17,7 @@ FloatMap = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 DEPTH_JUMP: Final = 0.05  # relative inverse depth: the least step between two people who overlap
-_CLEAR_JUMP: Final = 0.2  # relative inverse depth: the step from which a large layer needs no head
+CLEAR_JUMP: Final = 0.2  # relative inverse depth: no sleeve, bag or arm is so far from its owner
 ALIKE: Final = 0.04  # relative inverse depth: the most between two pieces of one person
 _FLAT: Final = 1.9  # radii: a top wider than this a third of a radius below is a cut, no crown; a circle has 1.43
 _LIMB: Final = 0.6  # of the radius of a head farther away: what is nearer and smaller is no head
@@ -92,7 +92,7 @@ def with_heads_of(part: Part, tops: list[Head]) -> Part:
 def is_clear(layer: Part, layers: list[Part]) -> bool:
     """Whether a layer is so far from all the others, beside the spread of its depth, that nothing joins them."""
     steps = [abs(layer.relief.level - other.relief.level) for other in layers if other is not layer]
-    return min(steps) > max(_CLEAR_JUMP, 6 * layer.relief.spread)
+    return min(steps) > max(CLEAR_JUMP, 6 * layer.relief.spread)
 
 
 def own_heads(layer: Part, layers: list[Part], depth: FloatMap) -> list[Head]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging import heads, seams
-from service.imaging.behind import people_behind
+from service.imaging.behind import people_behind, with_slivers
 from service.imaging.depth import finite
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import resize
@@ -26,6 +26,7 @@ from service.imaging.heads import Head
 from service.imaging.matte import THRESHOLD, probability
 from service.imaging.parts import (
     ALIKE,
+    CLEAR_JUMP,
     DEPTH_JUMP,
     LARGEST,
     Part,
@@ -105,7 +106,7 @@ def _label(mask: Mask, depth: FloatMap, image: NDArray[np.uint8] | None) -> tupl
         inside = pieces == piece
         tops = heads.find(inside)
         found += [with_heads_of(part, tops) for part in _whole(_layers(inside, depth), depth)]
-    found = _gathered(_joined(found, depth), depth)
+    found = with_slivers(_gathered(_joined(found, depth), depth), depth)
     people = [person for part in found for person in _side_by_side(part, cost, depth)]
     labels = np.zeros(mask.shape, np.int32)
     for label, person in enumerate(people, start=1):
@@ -193,7 +194,8 @@ def _hangs_small(part: Part, other: Part) -> bool:
     if other.area < part.area or part.gap_px(other) > _HAND * other.largest:
         return False
     left, top, right, bottom = part.box
-    wide = right - left > _WIDEST * (bottom - top) and part.area < _LITTLE * other.area
+    near = other.relief.level - part.relief.level < CLEAR_JUMP  # what is seen of somebody on both sides of him is wide
+    wide = near and right - left > _WIDEST * (bottom - top) and part.area < _LITTLE * other.area
     return wide or is_dwarfed(part, other)
 
 
@@ -273,7 +275,7 @@ def _side_by_side(part: Part, cost: FloatMap, depth: FloatMap) -> list[Mask]:
         for head in part.heads
         if head.radius > LARGEST * part.largest and is_free(head, part.mask) and has_body(head, part, depth)
     ]
-    if len(tops) < 2:
+    if len(tops) < 2 or part.behind:  # scraps have tops of their own that are no heads
         return [part.mask]
     rest, found = part.mask.copy(), []
     columns = np.arange(rest.shape[1])

@@ -18,7 +18,7 @@ from service.imaging.errors import InvalidMap
 from service.imaging.geometry import check_inside, resize
 from service.imaging.layers import composite, opaque, stack
 from service.imaging.lens import MAX_COC_SHARE, Aperture, Lens, strength_from_blur, strength_from_f_number
-from service.imaging.light import lamps, to_display, to_linear
+from service.imaging.light import Lamps, lamps, to_display, to_linear
 from service.imaging.mixing import Mixed, owners, unmix
 from service.imaging.snapping import snap_edges, snap_to_matte
 
@@ -38,7 +38,6 @@ FloatMap = NDArray[np.float32]
 _FLAT: Final = 1e-6  # range of inverse depth below which a map says nothing about depth
 _WORKING_PIXELS: Final = 5_000_000  # above, blurred parts are rendered at a whole fraction of the size
 _UNTOUCHED: Final = 1 / 512  # coverage in front of a sharp pixel that cannot change its display value
-_AUTO_GAIN: Final = 5.0  # a clipped lamp counts as six times white: the gain that raised night views by 4 dB
 _REMAP_COLUMNS: Final = 16_384  # at once: OpenCV's remap refuses 32,767 and more
 _WINDOW: Final = 4  # half width of the 9 x 9 window under a click
 _EDGE_SPREAD: Final = 0.05  # inverse depth range in that window from which it is taken to straddle an edge
@@ -48,15 +47,15 @@ _EDGE_SPREAD: Final = 0.05  # inverse depth range in that window from which it i
 class Scene:
     """A photo prepared for refocusing.
 
-    `image` uint8 (H, W, 3); `inverse_depth` float32 (H, W) in 0..1, its edges snapped; `mattes` uint8 (N, H, W);
-    `lamps` uint8 (H, W), 1 on small clipped lights, or None. Blur is made at 1 / `reduction` of the size, where
-    `mixed` are the pixels that show two things.
+    `image` uint8 (H, W, 3); `inverse_depth` float32 (H, W) in 0..1, its edges snapped; `mattes` uint8 (N, H, W).
+    Blur is made at 1 / `reduction` of the size, where `mixed` are the pixels that show two things and `lamps` small
+    clipped lights, if there are any.
     """
 
     image: NDArray[np.uint8]
     inverse_depth: FloatMap
     mattes: NDArray[np.uint8]
-    lamps: NDArray[np.uint8] | None
+    lamps: Lamps | None
     mixed: Mixed
     reduction: int
 
@@ -116,7 +115,8 @@ def prepare(image: NDArray[np.uint8], inverse_depth: FloatMap, mattes: FloatMap 
         small_levels[index] = resize(matte, small)
     owner = owners(small_levels, order)
     mixed = unmix(resize(to_linear(image), small), resize(image, small), _nearest(depth, small), small_levels, owner)
-    return Scene(image, depth, levels, lamps(image), mixed, reduction)
+    found = lamps(image)
+    return Scene(image, depth, levels, found.at_size((size[0], size[1]), small) if found else None, mixed, reduction)
 
 
 def _far_to_near(mattes: NDArray[np.uint8], inverse_depth: FloatMap) -> list[int]:
@@ -165,8 +165,8 @@ def render(
         blades: corners of the aperture, 3 or more; 0 for a disc.
         rotation_deg: turn of the aperture, degrees against the clock; at 0 a corner points up.
         curvature: 0 straight blades .. 1 a disc.
-        highlights: extra light for small clipped lamps in dark surroundings, once they are blurred: 0..1 as a share of
-            six times white, "auto" for all of it, "off" for none.
+        highlights: light that small clipped lamps in dark surroundings have lost, given back once they are blurred: a
+            share of it, 0..1, "auto" for all of it, "off" for none.
         front: factor on the blur of what is nearer than the focus, 0..1.
         back: factor on the blur of what is farther.
         depth_range: inverse depths this far from `focus` to either side are still sharp; the radius counts from there.
@@ -190,11 +190,7 @@ def render(
     reach = max(float(circles.max()), -float(circles.min()))
     if float(np.ptp(scene.inverse_depth)) < _FLAT or reach == 0:
         return scene.image.copy()
-    gain = (
-        {"auto": _AUTO_GAIN, "off": 0.0}.get(highlights, 0.0)
-        if isinstance(highlights, str)
-        else highlights * _AUTO_GAIN
-    )
+    gain = float(highlights == "auto") if isinstance(highlights, str) else highlights
     mixed = scene.mixed
     front_circles = lens.circles(mixed.front_depth, np.isin(mixed.front_owner, subjects))
     back_circles = lens.circles(mixed.back_depth, np.isin(mixed.back_owner, subjects))
@@ -262,7 +258,7 @@ def _rendered(
         circles: of confusion, (H, W) at full size.
         front: of the nearer things in mixed pixels, (n,).
         back: of the farther.
-        gain: extra light of lamps, in times white.
+        gain: share of the light that lamps have lost.
         aperture: shape of the blur.
     """
     size, mixed = scene.working_size, scene.mixed
@@ -275,15 +271,39 @@ def _rendered(
     sharp = _padded(opaque(light), padding)
     light, fringe = sharp, mixed.front
     if scene.lamps is not None and gain:
-        lit = 1 + np.float32(gain) * resize(scene.lamps, size).astype(np.float32)
         light = sharp.copy()
-        light[..., :3] *= _padded(lit, padding)[..., None]
-        shining = np.where(front == 0, np.float32(1), lit.ravel()[mixed.index])
-        fringe = fringe * np.stack([shining, shining, shining, np.ones_like(shining)], axis=1)
+        fringe = mixed.front.copy()
+        _shine(light, fringe, mixed, front != 0, scene.lamps, gain, size[1])
     rows, columns = np.divmod(mixed.index, size[1])
     layers = stack(_padded(circles, padding), rows, columns, fringe, front * small)
     rendered, in_front = composite(light, sharp, layers, aperture)
     return rendered[: size[0], : size[1]], in_front[: size[0], : size[1]]
+
+
+def _shine(
+    light: FloatMap, fringe: FloatMap, mixed: Mixed, blurred: NDArray[np.bool_], lamps: Lamps, gain: float, width: int
+) -> None:
+    """Add the light that lamps have lost: of a mixed pixel to that of its two things which covers most of it.
+
+    Args:
+        light: (H, W, 4), in mixed pixels that of the farther thing.
+        fringe: (n, 4), what mixed pixels show of the nearer.
+        mixed: these pixels.
+        blurred: (n,), whether the nearer thing is out of focus.
+        lamps: what is lost where.
+        gain: share of it.
+        width: of the photo.
+    """
+    lost = np.float32(gain) * lamps.lost
+    behind = np.ones(lamps.index.size, np.bool_)
+    if mixed.index.size:
+        at = np.searchsorted(mixed.index, lamps.index) % mixed.index.size
+        before = (mixed.index[at] == lamps.index) & (mixed.front[at, 3] > 0.5)
+        behind &= ~before
+        before &= blurred[at]
+        fringe[at[before], :3] += lost[before] * fringe[at[before], 3:]
+    rows, columns = np.divmod(lamps.index[behind], width)
+    light[rows, columns, :3] += lost[behind]
 
 
 def _padded(values: FloatMap, padding: tuple[int, int]) -> FloatMap:

@@ -17,6 +17,7 @@ from service.benchmark.clock import interleave, table
 from service.benchmark.effort import Effort, Size
 from service.benchmark.page import Part
 from service.benchmark.pictures import photo
+from service.benchmark.progress import say
 from service.benchmark.refocus import contenders as ours
 from service.benchmark.refocus import depth_scene, megapixels, second_clicks, speeds
 from service.imaging import codec, refocus
@@ -33,13 +34,15 @@ _SLOW_ROUNDS = 3
 def run(effort: Effort) -> Part:
     """Ours at the largest size, the plain ways at two megapixels, second clicks, the encoder."""
     size, middle = effort.large, MIDDLE if effort.rounds > 1 else effort.small
-    timings = interleave(contenders(size), rounds=effort.rounds)
+    timings = interleave(contenders(size), rounds=effort.rounds, title="rendering at the largest size")
+    say("memory at the largest size")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         memory = pool.submit(peaks, size).result()
     note = "At its peak, bytes a pixel beyond what stood before: " + _listed(memory) + "."
     tables = [megapixels(size, timings, note)]
-    plain = interleave(plain_ways(middle), rounds=min(_SLOW_ROUNDS, effort.rounds))
+    plain = interleave(plain_ways(middle), rounds=min(_SLOW_ROUNDS, effort.rounds), title="plain ways")
     tables.append(megapixels(middle, plain, "The plain ways, minutes at 12 Mpx but for the first, and ours."))
+    say("second clicks")
     clicks, figures = second_clicks(effort)
     stored = (depth_scene(*effort.small) * 65535).astype(np.uint16)
     stored += np.random.default_rng(0).integers(0, 64, stored.shape).astype(np.uint16)

@@ -19,9 +19,10 @@ BY_HAND = "## What it says"
 Scores = dict[tuple[str, str], list[Score]]
 Costs = dict[tuple[str, str], list[float]]
 
-_ABOUT = """Twelve layered scenes of 768 x 512, three views each (`tests/benchmarks/refocus/scenes.py`), against the
-thin lens ray-traced over the layers in linear light (`truth.py`: {points} points of the lens, four times as many by
-night, spread so evenly that 256 are worth 1024 at random in the cells of a grid).
+_ABOUT = """Twelve layered scenes of 768 x 512, three views each (`tests/benchmarks/refocus/scenes.py`): at the
+service's default of f/2.8, which is 31 pixels of radius between the nearest and the farthest, at f/2 and at f/4. The
+truth is a thin lens ray-traced over the layers in linear light (`truth.py`: {points} points of the lens, four times as
+many by night, spread so evenly that 256 are worth 1024 at random in the cells of a grid).
 `exact`: true inverse depth and mattes. `pred`: a map and a matte as the served network gives them (`degrade.py`); ours
 does with them what the service does, the others take them plainly enlarged and one matte for all people.
 

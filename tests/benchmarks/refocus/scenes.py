@@ -1,8 +1,8 @@
 """Twelve seeded scenes of flat layers, three views each: pictures whose blur through a lens can be worked out exactly.
 
 Every scene is 768 x 512 and goes on 64 pixels beyond each side of the frame. Light is linear, depth inverse and within
-0..1, 1 = nearest. A view is a focus and an aperture; `strength_px` is set so that the largest radius of the circle of
-confusion in the view is a number written in `scenes`.
+0..1, 1 = nearest. A view is a focus and an aperture. Apertures are the service's default and a stop to either side, and
+`strength_px` is what the service makes of them: so many pixels between the scene's farthest and its nearest.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,14 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from service.imaging.lens import strength_from_f_number
+
 from . import props, textures
 from .figures import Pose, Sprite, person
 
 HEIGHT, WIDTH, MARGIN_PX = 512, 768, 64
-VERSION = 1
+F_NUMBERS = (2.8, 2.0, 4.0)  # of the three views of every scene
+VERSION = 2
 """Raised when a change here, in figures, props or textures changes a pixel: truths in a cache are kept by it."""
 
 
@@ -169,16 +172,16 @@ def spot_on(mask: np.ndarray) -> tuple[int, int]:
     return int(column), int(row)
 
 
-def _views(layers: tuple[Layer, ...], wanted: tuple[tuple[str | int, int, float, int], ...]) -> tuple[View, ...]:
-    """Each wanted: a person's number, or ("layer", index); the largest radius in pixels; blades."""
+def _views(layers: tuple[Layer, ...], wanted: tuple[tuple[str, int, int], ...]) -> tuple[View, ...]:
+    """Each wanted: ("person", number) or ("layer", index), and blades."""
     seen, views = visible(layers), []
-    for kind, index, largest_px, blades in wanted:
+    for (kind, index, blades), f_number in zip(wanted, F_NUMBERS, strict=True):
         mask = seen.mattes[seen.people.index(index)] > 0.9 if kind == "person" else seen.owner == index % len(layers)
         click = spot_on(mask)
         core = seen.inverse_depth[mask]
         focus = float(np.median(core)) if kind == "person" else float(seen.inverse_depth[click[1], click[0]])
-        span = max(float(seen.inverse_depth.max()) - focus, focus - float(seen.inverse_depth.min()))
-        views.append(View(click, focus, largest_px / span, index if kind == "person" else None, blades))
+        strength_px = strength_from_f_number(f_number, WIDTH) / float(np.ptp(seen.inverse_depth))
+        views.append(View(click, focus, strength_px, index if kind == "person" else None, blades))
     return tuple(views)
 
 
@@ -187,7 +190,7 @@ def _portrait(stage: Stage) -> tuple:
     stage.floor("planks", 400, 0.10, 0.75)
     stage.put(props.plant(stage.rng, 150, 130), 560, 290, 0.35)
     stage.figure(360, 760, 700, 0.62, Pose(("akimbo", "down"), "long"))
-    return ("person", 0, 14, 0), ("layer", 0, 20, 0), ("person", 0, 7, 0)
+    return ("person", 0, 0), ("layer", 0, 0), ("person", 0, 0)
 
 
 def _couple(stage: Stage) -> tuple:
@@ -195,7 +198,7 @@ def _couple(stage: Stage) -> tuple:
     stage.floor("bricks", 380, 0.05, 0.8)
     stage.figure(330, 505, 400, 0.42, Pose(("raised", "akimbo"), "curls"))
     stage.figure(445, 640, 590, 0.74, Pose(("down", "akimbo"), "short"))
-    return ("person", 0, 16, 0), ("person", 1, 18, 0), ("layer", 0, 13, 0)
+    return ("person", 0, 0), ("person", 1, 0), ("layer", 0, 0)
 
 
 def _crowd(stage: Stage) -> tuple:
@@ -206,7 +209,7 @@ def _crowd(stage: Stage) -> tuple:
         (170, 460, 300, 0.42), (430, 480, 310, 0.46), (590, 600, 470, 0.70), (300, 680, 560, 0.88),
     ):  # fmt: skip
         stage.figure(x, feet, height, depth)
-    return ("person", 5, 12, 0), ("person", 7, 19, 0), ("person", 2, 15, 0)
+    return ("person", 5, 0), ("person", 7, 0), ("person", 2, 0)
 
 
 def _night(stage: Stage) -> tuple:
@@ -220,7 +223,7 @@ def _night(stage: Stage) -> tuple:
     first = stage.figure(250, 560, 500, 0.66, Pose(("down", "raised"), "wild"))
     stage.figure(520, 480, 350, 0.38, Pose(("akimbo", "akimbo"), "bun"))
     stage.layers = [_dimmed(layer) if layer.person is not None else layer for layer in stage.layers]
-    return ("person", first, 15, 0), ("person", 1, 12, 6), ("layer", 0, 17, 0)
+    return ("person", first, 0), ("person", 1, 6), ("layer", 0, 0)
 
 
 def _dimmed(layer: Layer) -> Layer:
@@ -234,7 +237,7 @@ def _fence(stage: Stage) -> tuple:
     stage.figure(300, 520, 430, 0.38, Pose(("out", "down"), "curls"))
     stage.figure(560, 480, 330, 0.26)
     stage.put(props.fence(stage.rng, HEIGHT + 2 * MARGIN_PX, WIDTH + 2 * MARGIN_PX), -MARGIN_PX, -MARGIN_PX, 0.85)
-    return ("person", 0, 13, 0), ("layer", -1, 17, 0), ("layer", 0, 20, 0)
+    return ("person", 0, 0), ("layer", -1, 0), ("layer", 0, 0)
 
 
 def _branches(stage: Stage) -> tuple:
@@ -243,7 +246,7 @@ def _branches(stage: Stage) -> tuple:
     stage.put(props.branches(stage.rng, 420, WIDTH + 2 * MARGIN_PX, 4), -MARGIN_PX, -MARGIN_PX, 0.2)
     stage.figure(400, 560, 500, 0.5, Pose(("akimbo", "raised"), "long"))
     stage.put(props.branches(stage.rng, HEIGHT + 2 * MARGIN_PX, WIDTH + 2 * MARGIN_PX, 4), -MARGIN_PX, -MARGIN_PX, 0.92)
-    return ("person", 0, 14, 0), ("layer", 0, 21, 0), ("layer", -1, 12, 0)
+    return ("person", 0, 0), ("layer", 0, 0), ("layer", -1, 0)
 
 
 def _leaning(stage: Stage) -> tuple:
@@ -251,7 +254,7 @@ def _leaning(stage: Stage) -> tuple:
     stage.floor("checkerboard", 370, 0.10, 0.8)
     stage.figure(420, 480, 400, 0.44, Pose(("down", "out"), "short", tilt=0.18), slope=-0.0009)
     stage.figure(200, 560, 480, 0.62, Pose(("folded", "folded"), "bun"), slope=0.0005)
-    return ("person", 0, 16, 0), ("person", 1, 18, 0), ("layer", 0, 14, 0)
+    return ("person", 0, 0), ("person", 1, 0), ("layer", 0, 0)
 
 
 def _checkers(stage: Stage) -> tuple:
@@ -259,7 +262,7 @@ def _checkers(stage: Stage) -> tuple:
     stage.figure(250, 520, 450, 0.45, Pose(("akimbo", "akimbo"), "wild"))
     stage.put(props.ball(stage.rng, 90), 500, 300, 0.7)
     stage.figure(560, 760, 700, 0.85, Pose(("raised", "down"), "short"))
-    return ("layer", 0, 18, 0), ("person", 0, 12, 6), ("person", 1, 20, 0)
+    return ("layer", 0, 0), ("person", 0, 6), ("person", 1, 0)
 
 
 def _corridor(stage: Stage) -> tuple:
@@ -268,7 +271,7 @@ def _corridor(stage: Stage) -> tuple:
     stage.figure(140, 420, 230, 0.30)
     stage.figure(370, 470, 320, 0.48, Pose(("out", "out"), "hat"))
     stage.figure(610, 620, 520, 0.80)
-    return ("person", 1, 11, 0), ("person", 0, 15, 0), ("layer", 1, 16, 0)
+    return ("person", 1, 0), ("person", 0, 0), ("layer", 1, 0)
 
 
 def _table(stage: Stage) -> tuple:
@@ -279,7 +282,7 @@ def _table(stage: Stage) -> tuple:
     stage.put(props.plant(stage.rng, 210, 180), 260, 200, 0.55)
     stage.put(props.ball(stage.rng, 70), 480, 300, 0.72)
     stage.put(props.post(stage.rng, 640, 44), 30, -64, 0.9)
-    return ("layer", 4, 14, 0), ("layer", 5, 17, 0), ("person", 0, 20, 0)
+    return ("layer", 4, 0), ("layer", 5, 0), ("person", 0, 0)
 
 
 def _close_up(stage: Stage) -> tuple:
@@ -287,7 +290,7 @@ def _close_up(stage: Stage) -> tuple:
     stage.put(props.branches(stage.rng, 400, WIDTH + 2 * MARGIN_PX, 3), -MARGIN_PX, -MARGIN_PX, 0.18)
     stage.figure(600, 560, 480, 0.3)
     stage.figure(300, 1330, 1260, 0.8, Pose(("down", "down"), "wild"))
-    return ("person", 1, 22, 0), ("person", 0, 16, 0), ("layer", 0, 12, 0)
+    return ("person", 1, 0), ("person", 0, 0), ("layer", 0, 0)
 
 
 def _shoulder(stage: Stage) -> tuple:
@@ -296,7 +299,7 @@ def _shoulder(stage: Stage) -> tuple:
     stage.figure(280, 490, 360, 0.36, Pose(("akimbo", "akimbo"), "long"))
     stage.figure(480, 540, 430, 0.48, Pose(("akimbo", "out"), "short"))
     stage.figure(660, 1060, 1000, 0.97, Pose(("down", "down"), "short"))
-    return ("person", 0, 15, 0), ("person", 1, 19, 0), ("person", 2, 12, 0)
+    return ("person", 0, 0), ("person", 1, 0), ("person", 2, 0)
 
 
 SCENES: dict[str, Callable[[Stage], tuple]] = {

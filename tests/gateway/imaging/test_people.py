@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from service.imaging import people, person
+from service.imaging.behind import people_behind, with_slivers
 from service.imaging.errors import InvalidMap
+from service.imaging.heads import Head
+from service.imaging.parts import Part
 
 SIZE = (300, 400)
 
@@ -244,6 +247,74 @@ def test_somebody_hidden_but_for_one_side_is_a_person() -> None:
     assert len(mattes) == 2
     assert overlap(mattes[0], one) > 0.95
     assert overlap(mattes[1], behind) > 0.9
+
+
+def test_scraps_of_one_hidden_person_are_not_cut_by_their_tops() -> None:
+    person, inverse_depth = scene()
+    one, behind = standing(200, 40, 20), np.zeros(SIZE, bool)
+    one[100:116, 130:272] = True  # arms stretched out before the one behind
+    behind[110:258, 150:250] = True
+    behind &= ~one
+    person[one | behind], inverse_depth[behind], inverse_depth[one] = 1, 0.45, 0.7
+    mattes = people.split(person, inverse_depth)
+    assert len(mattes) == 2
+    assert overlap(mattes[1], behind) > 0.9
+
+
+def far_scrap(scrap: np.ndarray) -> tuple[int, float]:
+    """How many people are found when somebody's outline has a piece far behind him; how well the last one fits it."""
+    person, inverse_depth = scene()
+    one = standing(200, 40, 20)
+    one[120:136, 130:200] = True  # an arm
+    scrap = scrap & ~one
+    person[one | scrap], inverse_depth[scrap], inverse_depth[one] = 1, 0.35, 0.7
+    mattes = people.split(person, inverse_depth)
+    return len(mattes), overlap(mattes[-1], scrap)
+
+
+def test_what_is_far_behind_somebody_is_a_person_though_short() -> None:
+    scrap = np.zeros(SIZE, bool)
+    scrap[130:216, 136:200] = True
+    found, fit = far_scrap(scrap)
+    assert found == 2
+    assert fit > 0.9
+
+
+def test_an_arm_stretched_out_far_to_the_side_is_no_person() -> None:
+    arm = np.zeros(SIZE, np.uint8)
+    cv2.line(arm, (232, 136), (300, 62), 1, 18)
+    assert far_scrap(arm > 0)[0] == 1
+
+
+def test_a_head_far_behind_its_body_is_no_person() -> None:
+    _, inverse_depth = scene()
+    head, body = np.zeros(SIZE, np.uint8), np.zeros(SIZE, bool)
+    cv2.circle(head, (200, 70), 40, 1, -1)
+    body[80:280, 150:250] = True
+    body &= head == 0
+    inverse_depth[head > 0], inverse_depth[body] = 0.35, 0.7
+    collar = [Head(200, 112, 20.0)]  # where the body's outline looks like one
+    layers = [Part.of(head > 0, inverse_depth), Part.of(body, inverse_depth, collar)]
+    assert people_behind(layers[:1], layers, layers[1:], inverse_depth) == []
+    below = [layers[0], Part.of(body, inverse_depth, [Head(200, 10, 20.0)])]
+    assert len(people_behind(below[:1], below, below[1:], inverse_depth)) == 1
+
+
+def test_slivers_go_to_whoever_is_as_far() -> None:
+    _, inverse_depth = scene()
+    one, other, sliver = np.zeros(SIZE, bool), np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    one[20:260, 150:240], other[60:260, 90:150] = True, True
+    sliver[140:250, 160:163] = True
+    inverse_depth[one], inverse_depth[other], inverse_depth[sliver] = 0.8, 0.4, 0.41
+    heads = [Head(195, 20, 30.0)], [Head(120, 60, 20.0)]
+    mended = with_slivers(
+        [Part.of(one, inverse_depth, heads[0]), Part.of(other, inverse_depth, heads[1])], inverse_depth
+    )
+    assert np.array_equal(mended[0].mask, one & ~sliver)
+    assert np.array_equal(mended[1].mask, other | sliver)
+    inverse_depth[sliver] = 0.6  # as far as neither
+    kept = with_slivers([Part.of(one, inverse_depth, heads[0]), Part.of(other, inverse_depth, heads[1])], inverse_depth)
+    assert np.array_equal(kept[0].mask, one)
 
 
 def test_somebody_small_farther_off_is_a_person() -> None:

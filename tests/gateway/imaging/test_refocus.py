@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.imaging import layers, lens, light, refocus
+from service.imaging import layers, lens, light, refocus, snapping
 from service.imaging.errors import InvalidMap, OutsideImage
 from service.imaging.refocus import prepare, render
 
@@ -205,6 +205,17 @@ def test_order_of_mattes_does_not_matter(seed: int, order: list[int]) -> None:
     assert (one == render(other, focus=0.6, strength_px=15, subject=order.index(1))).all()
 
 
+def test_a_thin_third_thing_keeps_its_depth_beside_a_nearer_one_and_a_ramp_does_not() -> None:
+    depth = np.full((60, 80), 0.1, np.float32)
+    depth[28:31] = 0.3  # a twig ...
+    depth[:, 40:43] = 0.9  # ... behind a pole
+    assert (snapping.snap_edges(depth, 3)[29, 30:40] == np.float32(0.3)).all()
+    depth[:, 36:46] = cv2.GaussianBlur(depth, (0, 0), 1.5)[:, 36:46]
+    soft = (depth > 0.2) & (depth < 0.25)
+    assert soft[:20].any()
+    assert not ((snapping.snap_edges(depth, 3) > 0.2) & (snapping.snap_edges(depth, 3) < 0.25))[:20].any()
+
+
 def test_subject_is_whole_and_alone() -> None:
     image, inverse_depth = random_scene(5)
     inverse_depth *= 0.9  # nothing before the subject
@@ -297,7 +308,8 @@ def test_lamps_are_small_clipped_and_in_the_dark() -> None:
     night[50:53, 60:63] = 255
     lamps = light.lamps(night)
     assert lamps is not None
-    assert lamps.sum() == 9
+    assert lamps.index.tolist() == [row * 300 + column for row in (50, 51, 52) for column in (60, 61, 62)]
+    assert lamps.lost == pytest.approx(np.full((9, 3), 6.0))  # without any glow it is white, seven times as bright
     day = np.full((200, 300, 3), 190, np.uint8)
     day[50:53, 60:63] = 255
     assert light.lamps(day) is None
@@ -305,6 +317,24 @@ def test_lamps_are_small_clipped_and_in_the_dark() -> None:
     sky[:80] = 255
     assert light.lamps(sky) is None
     assert light.lamps(np.full((5, 5, 3), 100, np.uint8)) is None
+
+
+def test_a_clipped_lamp_has_the_colour_of_its_glow() -> None:
+    """Linear light (0.5, 0.3, 0.1) round it and 0.01 of white: where blue is left, 0.8, red was 0.8 * 0.51 / 0.11."""
+    night = np.full((200, 300, 3), 12, np.uint8)
+    glow = light.to_display(np.float32([[0.5, 0.3, 0.1]]) + light.to_linear(np.full((1, 3), 12, np.uint8)))[0]
+    for column in (60, 160):
+        night[48:55, column - 2 : column + 5] = glow
+        night[50:53, column : column + 3] = 255
+    night[50:53, 60:63, 2] = light.to_display(np.float32([[0.8]]))[0]
+    lamps = light.lamps(night)
+    assert lamps is not None
+    kept, clipped = (lamps.lost[(lamps.index % 300) // 100 == place] for place in (0, 1))
+    assert kept == pytest.approx(np.tile([2.71, 1.25, 0], (9, 1)), abs=0.06)
+    assert clipped == pytest.approx(np.tile([7 - 1, 7 * 0.31 / 0.51 - 1, 7 * 0.11 / 0.51 - 1], (9, 1)), abs=0.06)
+    small = lamps.at_size((200, 300), (100, 150))
+    assert small.lost.sum(axis=0) * 4 == pytest.approx(lamps.lost.sum(axis=0), rel=1e-4)  # a pixel counts for four
+    assert set(small.index // 150) == {25, 26}
 
 
 def test_lamps_shine_when_blurred_only() -> None:
@@ -352,7 +382,8 @@ def test_large_photos_are_rendered_reduced(monkeypatch: pytest.MonkeyPatch) -> N
 def test_scene_counts_its_bytes() -> None:
     image, inverse_depth = random_scene(1)
     scene = prepare(image, inverse_depth, np.zeros((2, 90, 120), np.float32))
-    assert scene.nbytes == 90 * 120 * (3 + 4 + 2) + 46 * len(scene.mixed.index)
+    spots = len(scene.lamps.index) if scene.lamps else 0
+    assert scene.nbytes == 90 * 120 * (3 + 4 + 2) + 46 * len(scene.mixed.index) + 20 * spots
 
 
 def test_bad_input() -> None:

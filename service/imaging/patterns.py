@@ -1,0 +1,124 @@
+"""Continuing what repeats: tiles, bricks, stripes, the windows of a house behind who stands before them.
+
+A smooth continuation behind a nearer thing is the right guess where nothing is known but the surroundings' mean. Where
+they repeat at some shift (He and Sun 2012, Statistics of Patch Offsets for Image Completion), what is hidden shows a
+shift farther on: there the guess is the local mean, and what the shifted pixel differs from its own mean by, as far as
+the two places correlate round about.
+"""
+
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.geometry import resize
+
+FloatMap = NDArray[np.float32]
+
+_LONG_SIDE: Final = 192  # pixels of the copy that is looked at: what is added gets blurred
+_LONGEST: Final = 48  # of its pixels: a shift, to each side
+_WINDOW: Final = (33, 33)  # of its pixels: round about
+_LEAST_WANTED: Final = 16  # of its pixels: fewer hidden ones are not worth looking
+_LEAST_KNOWN: Final = 64
+_LEAST_CONTRAST: Final = 0.02  # standard deviation of linear light: below, there is no pattern
+_OVERLAP: Final = 0.1  # of what is known, and of a window, that a shift has to bring upon itself
+_REPEATS: Final = 0.6  # correlation of all that is known from which a shift is tried
+_BELIEVED: Final = (0.65, 0.95)  # correlation round about from which a shift is believed at all, and fully
+_BETTER: Final = 0.02  # correlation by which a shift has to surpass those before it
+_SOFT: Final = (5, 5)  # pixels, over which belief comes and goes: a border of it would show as a line
+_SHIFTS: Final = 8  # tried at most, best first
+_PEAK_PX: Final = 2  # half width of a peak of the correlation
+
+
+def add_patterns(continued: FloatMap, rgba: FloatMap, wanted: NDArray[np.bool_]) -> None:
+    """Add to a layer's smooth continuation, in place, what repeats in the layer; nothing where nothing does.
+
+    Args:
+        continued: float32 (h, w, 4), premultiplied linear light, continued to everywhere.
+        rgba: float32 (h, w, 4), what is seen of the layer.
+        wanted: bool (h, w), where it is to be continued.
+    """
+    factor = -(-max(wanted.shape) // _LONG_SIDE)
+    size = (-(-wanted.shape[0] // factor), -(-wanted.shape[1] // factor))
+    small = resize(rgba, size)
+    alpha = np.ascontiguousarray(small[..., 3])
+    seen = alpha > 0.5
+    wanted_there = resize(wanted.astype(np.float32), size) > 0.5
+    if np.count_nonzero(wanted_there & ~seen) < _LEAST_WANTED or np.count_nonzero(seen) < _LEAST_KNOWN:
+        return
+    colour = np.minimum(small[..., :3] / np.maximum(alpha, np.float32(0.05))[..., None], 1)
+    found = _continued(colour, seen.astype(np.float32))
+    if found is None:
+        return
+    light, belief = found
+    belief = np.asarray(cv2.blur(belief, _SOFT))
+    np.clip(light, colour[seen].min(axis=0), colour[seen].max(axis=0), out=light)
+    belief[seen | ~wanted_there] = 0
+    full = (wanted.shape[0], wanted.shape[1])
+    light, belief = resize(light, full), resize(belief, full)[..., None]
+    shown = continued[..., :3]
+    shown += belief * (light * continued[..., 3:] - shown)
+
+
+def _continued(colour: FloatMap, seen: FloatMap) -> tuple[FloatMap, FloatMap] | None:
+    """Colours (h, w, 3) as the pattern has them, and how far to believe it, (h, w) in 0..1; None without a pattern."""
+    share = np.maximum(_sums(seen), np.float32(1e-3))[..., None]
+    mean = _sums(colour * seen[..., None]) / share
+    differs = (colour - mean) * seen[..., None]
+    grey = differs.sum(axis=2) * np.float32(1 / 3)
+    if float((grey * grey).sum()) < _LEAST_CONTRAST**2 * float(seen.sum()):
+        return None
+    shifts = _shifts(grey, seen)
+    if not shifts:
+        return None
+    best = np.full(seen.shape, _BELIEVED[0], np.float32)
+    pattern = np.zeros_like(differs)
+    here = np.dstack([differs, seen])
+    for down, right in shifts:
+        move = np.array([[1, 0, -right], [0, 1, -down]], np.float32)
+        ahead: NDArray[Any] = cv2.warpAffine(here, move, seen.shape[::-1], flags=cv2.INTER_NEAREST)
+        both = seen * ahead[..., 3]
+        grey_ahead = ahead[..., :3].sum(axis=2) * np.float32(1 / 3)
+        sums = _sums(np.dstack([grey * grey_ahead, grey * grey * both, grey_ahead * grey_ahead * both, both]))
+        local = sums[..., 0] / np.sqrt(np.maximum(sums[..., 1] * sums[..., 2], np.float32(1e-8)))
+        enough = (sums[..., 3] >= _OVERLAP * _WINDOW[0] * _WINDOW[1]) & (ahead[..., 3] > 0)
+        better = enough & (local > best + np.float32(_BETTER))
+        pattern[better], best[better] = ahead[..., :3][better], local[better]
+    belief = np.clip((best - np.float32(_BELIEVED[0])) * np.float32(1 / (_BELIEVED[1] - _BELIEVED[0])), 0, 1)
+    return mean + belief[..., None] * pattern, belief
+
+
+def _sums(values: FloatMap) -> FloatMap:
+    """Over the window round each pixel, beyond the border nothing."""
+    summed: NDArray[Any] = cv2.boxFilter(values, -1, _WINDOW, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return summed
+
+
+def _shifts(values: FloatMap, weight: FloatMap) -> list[tuple[int, int]]:
+    """Shifts (down, right) at which `values`, (h, w), 0 where `weight` is 0, are alike, the best first."""
+    height, width = values.shape
+    far = min(_LONGEST, height // 2), min(_LONGEST, width // 2)
+    size = cv2.getOptimalDFTSize(height + far[0]), cv2.getOptimalDFTSize(width + far[1])
+
+    def transformed(plane: FloatMap) -> NDArray[Any]:
+        room = np.zeros(size, np.float32)
+        room[:height, :width] = plane
+        return cv2.dft(room, flags=cv2.DFT_COMPLEX_OUTPUT)
+
+    def products(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+        """Sums of first at a place times second a shift farther on, for all shifts up to `far`."""
+        spectrum = cv2.mulSpectrums(second, first, 0, conjB=True)
+        sums = np.roll(cv2.idft(spectrum, flags=cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT), far, (0, 1))
+        return sums[: 2 * far[0] + 1, : 2 * far[1] + 1]
+
+    own, squares, known = transformed(values), transformed(values * values), transformed(weight)
+    alike, power, overlap = products(own, own), products(squares, known), products(known, known)
+    alike /= np.sqrt(np.maximum(power * power[::-1, ::-1], np.float32(1e-8)))
+    alike[overlap < _OVERLAP * overlap[far]] = 0
+    alike[max(0, far[0] - _PEAK_PX) : far[0] + _PEAK_PX + 1, max(0, far[1] - _PEAK_PX) : far[1] + _PEAK_PX + 1] = 0
+    side = 2 * _PEAK_PX + 1
+    peak = (alike >= cv2.dilate(alike, np.ones((side, side), np.uint8))) & (alike > _REPEATS)
+    rows, columns = np.nonzero(peak)
+    best = np.argsort(-alike[rows, columns], kind="stable")[:_SHIFTS]
+    return [(int(rows[one]) - far[0], int(columns[one]) - far[1]) for one in best]
