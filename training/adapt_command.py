@@ -32,10 +32,12 @@ def add_adapt(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--policy",
         choices=("reward", "fixed", "random", "sequential", "argmax"),
-        default="reward",
-        help="how MAD chooses the group of a frame (default reward)",
+        default="fixed",
+        help="how MAD chooses the group of a frame; the paper's is reward (default fixed)",
     )
-    command.add_argument("--fixed-group", type=int, default=4, help="of policy fixed, 0 the coarsest (default 4)")
+    command.add_argument(
+        "--fixed-group", type=int, default=3, help="of policy fixed, 0 the coarsest, 4 the finest (default 3)"
+    )
     command.add_argument("--lr", type=float, default=1e-4, help="learning rate of SGD (default 1e-4)")
     command.add_argument("--frames", type=int, default=200, help="frames at most (default 200)")
     command.add_argument("--width", type=int, help="reduce larger frames of a folder to this width")

@@ -12,7 +12,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,8 @@ WORLD_FRAMES = 20
 """Of a drawn world, whose camera takes so many to go through it; tasks see the first ones."""
 _TRAINED_WORLDS, _VALIDATED_WORLDS = 10_000, 20_000
 """First seeds. Worlds of recipes begin at 0, those of comparisons should lie elsewhere."""
+_LAST_RATE = 0.02
+"""Adam's rates fall to this share of their first along half a cosine, so that the last steps settle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +49,18 @@ class MetaConfig:
         domains: Whose sequences are drawn to learn from.
         worlds: Sequences of each.
         frames: Frames that are drawn of each.
-        validated: Sequences of each domain that validate.
+        validated: Sequences of each domain that validate, of as many frames.
         size: Height and width of the frames.
         order: `second`: gradients go through the steps. `first`: they do not. `none`: no steps, which is supervised
             training on the very same frames, to compare with.
         error_weights: Whether WAd weighs what the steps learn from, and is trained.
-        steps: Of Adam.
+        steps: Of Adam, whose rates fall along half a cosine until the last.
         tasks: Of a step, averaged; b in the paper.
         inner_steps: Frames of a task that are learned from; k.
         inner_lr: Rate of these steps; alpha.
-        lr: Of Adam, for the network; beta.
+        lr: Of Adam, for the network, at first; beta.
         error_weights_lr: Of Adam, for WAd, which begins with random weights.
-        clip_norm: Largest norm of the network's gradient.
+        clip_norm: Largest norm of a task's gradient, so that no task drowns the others of its step.
         seed: Of WAd's first weights and the order of tasks.
         validate_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
@@ -141,15 +143,14 @@ Sequences = list[list[Moment]]
 
 
 def drawn(config: MetaConfig, validation: bool = False) -> Sequences:
-    """The sequences of a run, each a world of its own; validation has others, of `inner_steps` + 1 frames."""
+    """The sequences of a run, each a world of its own; validation has others."""
     first, count = (_VALIDATED_WORLDS, config.validated) if validation else (_TRAINED_WORLDS, config.worlds)
-    frames = config.inner_steps + 1 if validation else config.frames
     found = []
     for number in range(count):
         for place, domain in enumerate(domain for domain in DOMAINS if domain in config.domains):
             seed = first + number * len(config.domains) + place
             sequence = layered_sequence(domain, seed, WORLD_FRAMES, (config.size[0], config.size[1]))
-            found.append([Moment.of(frame) for frame in islice(sequence, frames)])
+            found.append([Moment.of(frame) for frame in islice(sequence, config.frames)])
     return found
 
 
@@ -182,8 +183,15 @@ def adapted(
         second_order: Whether the step itself can be differentiated.
     """
     disparity = functional_call(network, weights, (moment.left, moment.right))
+    return _stepped(disparity, weights, moment, lr, error_weights, second_order)
+
+
+def _stepped(
+    disparity: Tensor, weights: Weights, moment: Moment, lr: float, error_weights: nn.Module | None, second_order: bool
+) -> Weights:
+    """`adapted`, given what the weights say of the frame; that can be differentiated again after."""
     pair, parts = (moment.left, moment.right), list(weights.values())
-    how: dict[str, Any] = {"create_graph": second_order, "materialize_grads": True}
+    how: dict[str, Any] = {"create_graph": second_order, "retain_graph": True, "materialize_grads": True}
     if error_weights is None:
         gradients = torch.autograd.grad(photometric(*pair, disparity), parts, **how)
     else:
@@ -209,11 +217,25 @@ def task_loss(
     """
     weights: Weights = dict(network.named_parameters())
     total = torch.zeros(())
-    for now, then in pairwise(task):
-        if order != "none":
-            weights = adapted(network, weights, now, lr, error_weights, order == "second")
-        total = total + disparity_error(functional_call(network, weights, (then.left, then.right)), then.truth)
+    for place, moment in enumerate(task):
+        learned_from = order != "none" and place < len(task) - 1
+        if not (place or learned_from):
+            continue
+        disparity = functional_call(network, weights, (moment.left, moment.right))  # is judged, then learned from
+        if place:
+            total = total + disparity_error(disparity, moment.truth)
+        if learned_from:
+            weights = _stepped(disparity, weights, moment, lr, error_weights, order == "second")
     return total
+
+
+def _add_clipped(parts: Sequence[nn.Parameter], slopes: Sequence[Tensor], clip_norm: float, tasks: int) -> float:
+    """Adds a task's share, clipped, to the gradients; the share of its norm before."""
+    norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(slope) for slope in slopes])))
+    for part, slope in zip(parts, slopes, strict=True):
+        assert part.grad is not None
+        part.grad.add_(slope, alpha=min(1.0, clip_norm / max(norm, 1e-12)) / tasks)
+    return norm / tasks
 
 
 class Learner:
@@ -245,37 +267,43 @@ class Learner:
             TrainingError: The loss or a gradient is not finite.
         """
         config = self.config
-        self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for task in tasks:  # one after the other: a graph through k steps is large
-            loss = task_loss(self.network, task, config.inner_lr, config.order, self.error_weights) / len(tasks)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
-            total += float(loss.detach())
-        found = {"loss": total, "epe": total / config.inner_steps}
-        found["gradient_norm"] = float(nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm))
+        kinds = [list(self.network.parameters())]
         if self.error_weights is not None:
-            norm = nn.utils.clip_grad_norm_(self.error_weights.parameters(), config.clip_norm)
-            found["error_weights_gradient_norm"] = float(norm)
+            kinds.append(list(self.error_weights.parameters()))
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in chain(*kinds):
+            part.grad = torch.zeros_like(part)
+        total, norms = 0.0, [0.0 for _ in kinds]
+        for task in tasks:  # one after the other: a graph through k steps is large
+            loss = task_loss(self.network, task, config.inner_lr, config.order, self.error_weights)
+            slopes = iter(torch.autograd.grad(loss, list(chain(*kinds))))
+            total += float(loss.detach()) / len(tasks)
+            for kind, parts in enumerate(kinds):
+                norms[kind] += _add_clipped(parts, list(islice(slopes, len(parts))), config.clip_norm, len(tasks))
+        found = {"loss": total, "epe": total / config.inner_steps}
+        found |= dict(zip(("gradient_norm", "error_weights_gradient_norm"), norms, strict=False))
         if not all(map(math.isfinite, found.values())):
             raise TrainingError(f"not finite at step {self.step}: {found}; lower inner_lr or lr")
+        gone = min(1.0, self.step / config.steps)
+        share = _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * gone)) / 2
+        for group, first in zip(self.optimizer.param_groups, (config.lr, config.error_weights_lr), strict=False):
+            group["lr"] = share * first
         self.optimizer.step()
         self.step += 1
         return found
 
     def validate(self, sequences: Sequences) -> dict[str, float]:
-        """Means over sequences of the error on the last frame, pixels: `epe` after the steps, `epe_before` without."""
-        before, after = [], []
-        for task in sequences:
-            weights: Weights = dict(self.network.named_parameters())
-            last = task[-1]
-            before.append(self._error(weights, last))
-            if self.config.order != "none":
-                for moment in task[:-1]:
-                    weights = adapted(
-                        self.network, weights, moment, self.config.inner_lr, self.error_weights, second_order=False
-                    )
+        """Means over all frames but the first: `epe` after a step on every frame before, `epe_before` without steps."""
+        config, before, after = self.config, [], []
+        first: Weights = dict(self.network.named_parameters())
+        for sequence in sequences:
+            weights = first
+            for now, then in pairwise(sequence):
+                if config.order != "none":
+                    weights = adapted(self.network, weights, now, config.inner_lr, self.error_weights, False)
                     weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
-            after.append(self._error(weights, last))
+                before.append(self._error(first, then))
+                after.append(before[-1] if weights is first else self._error(weights, then))
         return {"epe": float(np.mean(after)), "epe_before": float(np.mean(before))}
 
     def _error(self, weights: Weights, moment: Moment) -> float:

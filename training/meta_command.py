@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LAST, NETWORK, ERROR_WEIGHTS = "last.pt", "network.safetensors", "error_weights.safetensors"
 
-_MAY_CHANGE = {"steps", "validate_every", "checkpoint_every"}
+_MAY_CHANGE = {"validate_every", "checkpoint_every"}  # steps say how the rates fall
 _LOG_EVERY = 5  # steps
 
 
@@ -59,19 +59,18 @@ def run_meta(arguments: argparse.Namespace) -> None:
         raise TrainingError(f"cannot write {arguments.out}: {error.strerror}") from error
     if not learner.step:
         best = _validated(learner, log, arguments.out, learner.validate(validated), best)
-    bar = tqdm(total=config.steps, initial=learner.step, desc="meta", unit="step", mininterval=5)
-    while learner.step < config.steps:
-        values = learner.advance(tasks_of(learner.step, sequences, config))
-        bar.update()
-        last = learner.step == config.steps
-        if learner.step % _LOG_EVERY == 0 or last:
-            bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
-            log.trained(learner.step, values)
-        if learner.step % config.validate_every == 0 or last:
-            best = _validated(learner, log, arguments.out, learner.validate(validated), best)
-        if learner.step % config.checkpoint_every == 0 or last:
-            _save(learner, best, arguments.out / LAST)
-    bar.close()
+    with tqdm(total=config.steps, initial=learner.step, desc="meta", unit="step", mininterval=5) as bar:
+        while learner.step < config.steps:
+            values = learner.advance(tasks_of(learner.step, sequences, config))
+            bar.update()
+            last = learner.step == config.steps
+            if learner.step % _LOG_EVERY == 0 or last:
+                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
+                log.trained(learner.step, values)
+            if learner.step % config.validate_every == 0 or last:
+                best = _validated(learner, log, arguments.out, learner.validate(validated), best)
+            if learner.step % config.checkpoint_every == 0 or last:
+                _save(learner, best, arguments.out / LAST)
     log.finished({"steps": learner.step, "best": best, "config": dataclasses.asdict(config)})
     log.close()
 

@@ -69,6 +69,9 @@ def add_results(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--sequence", action="append", required=True, metavar="DOMAIN:SEED", help="to judge on; repeatable"
     )
+    command.add_argument(
+        "--against", action="append", metavar="NAME", help="count sequences won against it (default the first network)"
+    )
     command.add_argument("--lr", type=float, action="append", help="rate to choose from (default 1e-4, 3e-4, 1e-3)")
     command.add_argument("--frames", type=int, default=20, help="of every sequence (default 20)")
     command.add_argument("--out", type=Path, required=True, help="folder for rows.csv and the plot")
@@ -94,6 +97,9 @@ def run_results(arguments: argparse.Namespace) -> None:
     weights = {name: load_error_weights(path) for name, path in _named(arguments.error_weights)}
     if unknown := sorted(set(weights) - set(networks)):
         raise TrainingError(f"--error-weights of {', '.join(unknown)}: there is no such --network")
+    against = arguments.against or list(networks)[:1]
+    if unknown := sorted(set(against) - set(networks)):
+        raise TrainingError(f"--against {', '.join(unknown)}: there is no such --network")
     rates = arguments.lr or [1e-4, 3e-4, 1e-3]
     if len(rates) > 1 and not arguments.choose:
         raise TrainingError("several rates and nothing to choose on: give --choose, or one --lr")
@@ -117,7 +123,7 @@ def run_results(arguments: argparse.Namespace) -> None:
         score(run)
     final = {run: found[run] for run in judged}
     plot(final, arguments.out / PLOT)
-    text = "\n\n".join((overall(final, chosen), per_sequence(final), chosen_by(found, trials))) + "\n"
+    text = "\n\n".join((overall(final, chosen, against), per_sequence(final), chosen_by(found, trials))) + "\n"
     if arguments.page:
         write_tables(text, arguments.page, (BEGIN, END))
     print(text)
@@ -206,25 +212,31 @@ def _of(scores: Scores, variant: Variant, sequence: str = "") -> npt.NDArray[np.
     return np.array([s for run, s in scores.items() if run.variant == variant and sequence in ("", run.sequence)])
 
 
-def overall(scores: Scores, chosen: dict[Variant, float]) -> str:
-    """Means over sequences: of all frames, the first five and the last five; in how many it beats the first."""
+def overall(scores: Scores, chosen: dict[Variant, float], against: Sequence[str]) -> str:
+    """Means over sequences: of all frames, the first five and the last five; in how many sequences others are beaten.
+
+    Args:
+        scores: Of all variants on the same sequences.
+        chosen: Rates.
+        against: Networks; a variant is counted against each when it adapts plainly (`full`).
+    """
     from training.tables import table
 
-    variants = _variants(scores)
-    reference = next((v for v in variants if v.rule == "full"), variants[0])
-    base = _of(scores, reference)[..., 0].mean(1)
+    references = [Variant(name, "full") for name in against]
+    bases = [_of(scores, reference)[..., 0].mean(1) for reference in references]
     lines = []
-    for variant in variants:
+    for variant in _variants(scores):
         values = _of(scores, variant)
         means = values.mean((0, 1))
         parts = [values[:, :5].mean((0, 1)), values[:, -5:].mean((0, 1))]
-        wins = int((values[..., 0].mean(1) < base).sum())
         rate = f"{chosen[variant]:g}" if variant in chosen else ""
-        won = "" if variant == reference else f"{wins} of {len(base)}"
-        cells = [f"{part[0]:.2f} / {100 * part[1]:.1f}" for part in (means, *parts)]
-        lines.append([variant.network, variant.rule, rate, *cells, won])
+        cells = [f"{part[0]:.3f} / {100 * part[1]:.1f}" for part in (means, *parts)]
+        for reference, base in zip(references, bases, strict=True):
+            wins = int((values[..., 0].mean(1) < base).sum())
+            cells.append("" if variant == reference else f"{wins} of {len(base)}")
+        lines.append([variant.network, variant.rule, rate, *cells])
     head = ["first weights", "online", "rate", "EPE px / D1 %", "first 5 frames", "last 5 frames"]
-    return table([*head, f"better than {reference.network}, {reference.rule}"], lines)
+    return table([*head, *(f"better than {name}, full" for name in against)], lines)
 
 
 def per_sequence(scores: Scores) -> str:
@@ -251,7 +263,7 @@ def chosen_by(found: Scores, trials: Sequence[Run]) -> str:
         tried = [
             [epe for run in trials if (run.variant, run.lr) == (variant, lr) for epe, _ in found[run]] for lr in rates
         ]
-        lines.append([variant.network, variant.rule, *(f"{np.mean(values):.2f}" for values in tried)])
+        lines.append([variant.network, variant.rule, *(f"{np.mean(values):.3f}" for values in tried)])
     return table(["first weights", "online", *(f"EPE at {lr:g}" for lr in rates)], lines)
 
 

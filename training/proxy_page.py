@@ -61,21 +61,33 @@ def quality_table(found: Mapping[str, LabelQuality]) -> str:
 
 
 def outcome_table(before: Mapping[str, float], outcomes: Sequence[Outcome]) -> str:
-    """Markdown: mean and spread over seeds of every way, and in how many of the seeds it beats `unweighted`."""
-    lines = [["", "before adaptation", f"{before['epe']:.3f}", f"{100 * before['bad3']:.2f}", "", ""]]
+    """Markdown: mean and spread over seeds of every way, and what it is better by than `unweighted`, world by world."""
+    lines = [["", "before adaptation", f"{before['epe']:.3f}", f"{100 * before['bad3']:.2f}", "", "", ""]]
     for matcher in dict.fromkeys(one.matcher for one in outcomes):
-        plain = {one.seed: one for one in outcomes if (one.matcher, one.way) == (matcher, WAYS[0].name)}
+        plain = [one for one in outcomes if (one.matcher, one.way) == (matcher, WAYS[0].name)]
         for way in (*WAYS, TRUTH):
             rows = [one for one in outcomes if (one.matcher, one.way) == (matcher, way.name)]
             if not rows:
                 continue
             epe, bad3 = np.array([row.epe for row in rows]), 100 * np.array([row.bad3 for row in rows])
-            better = [row.epe < plain[row.seed].epe for row in rows if row.seed in plain and way is not WAYS[0]]
-            said = f"{sum(better)} of {len(better)}" if better else ""
+            gain, better = "", ""
+            if plain and way is not WAYS[0]:
+                found = gains(plain, rows)
+                spread_of_mean = f" ± {found.std(ddof=1) / np.sqrt(len(found)):.3f}" if len(found) > 1 else ""
+                gain = f"{found.mean():+.3f}{spread_of_mean}"
+                better = f"{(found > 0).sum()} of {len(found)}"
             tau = f"{np.mean([row.threshold for row in rows]):.2f}" if "threshold" in way.name else ""
             spread = f"{epe.mean():.3f} ± {epe.std():.3f}", f"{bad3.mean():.2f} ± {bad3.std():.2f}"
-            lines.append([matcher, way.name, *spread, tau, said])
-    return table(["labels", "used", "EPE px", "bad3 %", "threshold at the end", "better EPE than unweighted"], lines)
+            lines.append([matcher, way.name, *spread, tau, gain, better])
+    heads = ["labels", "used", "EPE px", "bad3 %", "threshold at the end", "EPE gained on unweighted", "worlds better"]
+    return table(heads, lines)
+
+
+def gains(plain: Sequence[Outcome], rows: Sequence[Outcome]) -> npt.NDArray[np.float64]:
+    """By how much EPE is below that of `plain` in each judged world, mean over the seeds that both have, pixels."""
+    theirs = {one.seed: one.worlds for one in plain}
+    pairs = [(theirs[row.seed], row.worlds) for row in rows if row.seed in theirs]
+    return np.array([np.mean([one[world] - other[world] for one, other in pairs]) for world in rows[0].worlds])
 
 
 def picture(columns: Sequence[tuple[str, Sequence[Bytes | npt.NDArray[np.float32]]]]) -> Bytes:

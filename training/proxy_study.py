@@ -21,8 +21,8 @@ from training.data.stereo_pairs import StereoFrame, layered_sequence
 from training.errors import TrainingError
 from training.proxies import Matcher
 from training.start import WHOLE, FirstWeights
-from training.stereo_evaluation import judge_pairs
-from training.tasks.stereo import predict
+from training.stereo_evaluation import errors_of_pairs
+from training.tasks.stereo import mean_of, predict
 from training.trainer import LAST, train
 
 FIRST_WORLD, FIRST_JUDGED = 6000, 7000
@@ -61,7 +61,18 @@ TRUTH = Way(
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one run: errors on the judged worlds as in `disparity_metrics`, and the threshold where it ended."""
+    """Of one run.
+
+    Attributes:
+        matcher: Of its labels.
+        way: How it used them.
+        seed: Of its batches and outliers.
+        epe: Of the judged pairs, pixels, as in `disparity_metrics`.
+        bad3: The same.
+        d1: The same.
+        threshold: Where it ended.
+        worlds: EPE by judged world, pixels, so that ways can be compared world by world.
+    """
 
     matcher: str
     way: str
@@ -70,6 +81,7 @@ class Outcome:
     bad3: float
     d1: float
     threshold: float
+    worlds: dict[str, float]
 
 
 def frames_of_worlds(domain: Domain, first: int, worlds: int, frames: int) -> list[StereoFrame]:
@@ -138,13 +150,18 @@ def _run(
     samples = [sample_of(frame, config, way == TRUTH.name) for frame in learned]
     bank = Bank({SOURCE: {sample.name: [sample] for sample in samples}})
     run = train(config, bank, None, folder, False, "cpu", FirstWeights(parts={WHOLE: weights}))
-    scores = judge_pairs(run.average.eval(), judged)
+    judgement = errors_of_pairs(run.average.eval(), judged)
+    scores = mean_of([row for _, row in judgement])
+    by_world: dict[str, list[float]] = {}
+    for name, row in judgement:
+        by_world.setdefault(name.split("/")[0], []).append(row.epe)
     guide = getattr(run.network, "guide", None)
     (folder / LAST).unlink()  # sixty megabytes, of which the scores and some maps are all that is asked for
     first = [predict(run.average, frame.left, frame.right) for frame in judged[:SHOWN]]
     np.savez_compressed(folder / MAPS, np.stack(first))
     threshold = config.threshold if guide is None else float(guide.threshold.detach())
-    found = Outcome(matcher, way, config.seed, scores["epe"], scores["bad3"], scores["d1"], threshold)
+    worlds = {world: float(np.mean(epe)) for world, epe in by_world.items()}
+    found = Outcome(matcher, way, config.seed, scores["epe"], scores["bad3"], scores["d1"], threshold, worlds)
     kept.write_text(json.dumps({"of": told, "outcome": dataclasses.asdict(found)}, indent=2) + "\n")
     return found
 

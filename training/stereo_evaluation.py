@@ -159,14 +159,24 @@ def judge_pairs(network: nn.Module, frames: Iterable[StereoFrame]) -> dict[str, 
     Raises:
         TrainingError: There are none.
     """
+    rows = errors_of_pairs(network, frames)
+    return mean_of([row for _, row in rows]) | {"pairs": float(len(rows))}
+
+
+def errors_of_pairs(network: nn.Module, frames: Iterable[StereoFrame]) -> list[tuple[str, DisparityMetrics]]:
+    """Name and errors of every pair with truth.
+
+    Raises:
+        TrainingError: There are none.
+    """
     rows = [
-        disparity_metrics(predict(network, frame.left, frame.right), frame.disparity_px)
+        (frame.name, disparity_metrics(predict(network, frame.left, frame.right), frame.disparity_px))
         for frame in frames
         if frame.disparity_px is not None and frame.disparity_px.any()
     ]
     if not rows:
         raise TrainingError("no pair with truth to judge")
-    return mean_of(rows) | {"pairs": float(len(rows))}
+    return rows
 
 
 def moving_average(values: npt.ArrayLike, width: int = 9) -> npt.NDArray[np.float64]:

@@ -71,6 +71,13 @@ def test_mad_changes_one_group_and_no_other(base, number):
     assert len(moved) > 0.8 * len(own)
 
 
+def test_mad_trains_the_second_finest_group_unless_told_otherwise(base):
+    stream = adapter(base, lr=1e-2)
+    before = weights(stream.network)
+    assert [stream.step(*pair(seed)).group for seed in range(3)] == [3, 3, 3]
+    assert changed(before, stream.network) <= names_of(stream.network, stream.network.groups()[3])
+
+
 def test_full_changes_all_and_the_base_nothing(base):
     kept = weights(base)
     stream = adapter(base, mode="full", lr=1e-2)

@@ -125,23 +125,30 @@ def test_the_loss_counts_known_labels_of_pixels_with_truth():
     assert parts["right"].item() == pytest.approx(2 / 3)
 
 
-def test_ccnn_learns_to_find_wrong_labels(doubtful):
+# first weights of these seeds put wrong labels first; others find some of them by luck
+@pytest.mark.parametrize("seed", [0, 5])
+def test_ccnn_learns_to_find_wrong_labels(seed, doubtful):
     frame, match, wrong = doubtful
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network, task = CCNN(), make_task(load_config(RECIPE))
     forward, optimizer = task.forward(network), torch.optim.Adam(network.parameters(), 3e-3)
     learned, unseen = np.s_[:32, :64], np.s_[:, 72:]
+    known = (match.disparity_px > 0)[unseen]
+
+    def area():
+        with torch.no_grad():
+            found = network(torch.from_numpy(match.disparity_px[None]))[0].numpy()
+        return sparsification_area(found[unseen][known], wrong[unseen][known])
+
+    share = wrong[unseen][known].mean()
+    assert area() > 1.2 * share
     batch = batch_of(*(np.ascontiguousarray(array[learned]) for array in (match.disparity_px, frame.disparity_px)))
     for _ in range(30):
         optimizer.zero_grad()
         task.losses(forward, batch)["loss"].backward()
         optimizer.step()
-    with torch.no_grad():
-        found = network(torch.from_numpy(match.disparity_px[None]))[0].numpy()
-    known = (match.disparity_px > 0)[unseen]
-    area, share = sparsification_area(found[unseen][known], wrong[unseen][known]), wrong[unseen][known].mean()
-    assert area < 0.93 * share
+    assert area() < 0.93 * share
 
 
 def test_recipes_that_cannot_work_are_refused():

@@ -252,6 +252,37 @@ def test_contradictions_are_refused():
         tiny_config(size=(32, 128))
 
 
+def test_a_wild_task_counts_no_more_than_a_tame_one():
+    config = tiny_config(error_weights=False, clip_norm=0.1, inner_lr=0.5, inner_steps=1)
+    tasks = [moments(2), [dataclasses.replace(moment, truth=30 * moment.truth) for moment in moments(2, seed=1)]]
+    learner = Learner(tiny()[0], config)
+    expected = [torch.zeros_like(part) for part in learner.network.parameters()]
+    norms = []
+    for task in tasks:
+        slopes = torch.autograd.grad(
+            task_loss(learner.network, task, 0.5, "second"), list(learner.network.parameters())
+        )
+        norms.append(torch.cat([slope.flatten() for slope in slopes]).norm())
+        assert norms[-1] > 0.1
+        for total, slope in zip(expected, slopes, strict=True):
+            total += 0.1 * slope / norms[-1] / 2
+    found = learner.advance(tasks)
+    assert found["gradient_norm"] == pytest.approx(float(sum(norms)) / 2)
+    for part, total in zip(learner.network.parameters(), expected, strict=True):
+        torch.testing.assert_close(part.grad, total)
+
+
+def test_rates_fall_along_half_a_cosine_to_a_fiftieth():
+    learner = Learner(tiny()[0], tiny_config(steps=4, lr=0.001, error_weights_lr=0.01, inner_steps=1))
+    learner.error_weights.double()
+    rates = []
+    for _ in range(4):
+        learner.advance([moments(2)])
+        rates.append([group["lr"] for group in learner.optimizer.param_groups])
+    shares = [1, 0.02 + 0.98 * 0.853553, 0.02 + 0.98 * 0.5, 0.02 + 0.98 * 0.146447]  # (1 + cos(k pi / 4)) / 2
+    assert rates == [pytest.approx([0.001 * share, 0.01 * share], rel=1e-5) for share in shares]
+
+
 class Half(nn.Module):
     """Trusts nothing in the left half."""
 
@@ -302,12 +333,11 @@ def test_meta_training_makes_steps_help_on_a_domain_held_out_where_they_ruin_sup
     rate = 2.0
 
     def before_and_after(order):
-        config = dataclasses.replace(
-            load_meta_config(RECIPE), inner_lr=rate, lr=1e-2, order=order, error_weights=False, tasks=4, inner_steps=1
-        )
+        changes = {"inner_lr": rate, "lr": 1e-2, "order": order, "error_weights": False}
+        config = dataclasses.replace(load_meta_config(RECIPE), steps=60, tasks=4, inner_steps=1, **changes)
         torch.manual_seed(0)
         learner = Learner(Tiny().double(), config)
-        for step in range(60):  # the same frames for both
+        for step in range(config.steps):  # the same frames for both
             learner.advance([shifted_moments(2, 4 * step + number, gain=1.0) for number in range(4)])
         learner.config = dataclasses.replace(config, order="second")
         found = learner.validate([shifted_moments(2, 10_000 + number, gain=0.5) for number in range(12)])

@@ -5,6 +5,7 @@ what a matcher says, guided by confidence, with photometric and smoothness terms
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import cv2
 import numpy as np
@@ -32,6 +33,9 @@ _TRUSTED = 0.5  # confidence of labels to judge by where there is no truth
 class Guided(nn.Module):
     """A network run so that its loss sees its disparity and, where the recipe learns one, the threshold.
 
+    Batch norm keeps the statistics that the network came with: a few batches of one camera say less of what it will
+    see than all that it learned on, and an adapted network is judged and used with what is kept.
+
     Args:
         network: Stereo or monocular.
         config: Recipe.
@@ -48,6 +52,14 @@ class Guided(nn.Module):
             speed = config.threshold_lr / config.lr
             network.guide = LearnedThreshold(config.threshold, config.threshold_penalty, speed)
             network.guide.to(next(network.parameters()).device)
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module, but for batch norm."""
+        super().train(mode)
+        for part in self.network.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()
+        return self
 
     def forward(self, left: Tensor, right: Tensor, proxy: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Disparity (B, H, W) in pixels of uint8 (B, H, W, 3) pairs, its regression on labels, and the threshold."""
