@@ -16,7 +16,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -159,21 +159,23 @@ async def until_left(request: Request, work: Callable[[], Awaitable[T]]) -> T:
     Raises:
         ClientLeft: the client went first.
     """
+    working = asyncio.current_task()
+    assert working is not None
+    left = False
 
-    async def left() -> None:
+    async def watch() -> None:
+        nonlocal left
         while (await request.receive())["type"] != "http.disconnect":
             pass
+        left = True
+        working.cancel()
 
-    task = asyncio.ensure_future(work())
-    watcher = asyncio.ensure_future(left())
+    watcher = asyncio.ensure_future(watch())
     try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientLeft("The client closed the connection before the answer was ready.")
+        return await work()
+    except asyncio.CancelledError:
+        if not left or working.uncancel():  # somebody else gave it up, too
+            raise
+        raise ClientLeft("The client closed the connection before the answer was ready.") from None
     finally:
-        for pending in (task, watcher):
-            if not pending.done():
-                pending.cancel()
-                with suppress(asyncio.CancelledError):
-                    await pending
+        watcher.cancel()

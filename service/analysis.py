@@ -8,12 +8,13 @@ import orjson
 from service import depth_answers, people_answers
 from service.bundle import File
 from service.context import RequestContext
-from service.contract import ModelSpec, Task
+from service.contract import PERSON, ModelSpec, Task
 from service.depth_answers import DepthWish
 from service.errors import InvalidParameter
 from service.gateway import Gateway
 from service.negotiation import Offer
 from service.people_answers import PeopleWish
+from service.pipeline import Outputs
 from service.queries import AnalyzeQuery
 from service.reading import Reading
 from service.schemas import FileReport
@@ -45,11 +46,13 @@ class Plan:
         spec: the model that is asked, once.
         wishes: the files in the order asked for; None stands for the report on people.
         whole: whether a photo is needed in full.
+        outputs: of the model, as far as they are needed.
     """
 
     spec: ModelSpec
     wishes: tuple[DepthWish | PeopleWish | None, ...]
     whole: bool
+    outputs: Outputs
 
 
 def read_outputs(text: str) -> Wanted:
@@ -98,13 +101,16 @@ def plan(query: AnalyzeQuery, wanted: Wanted, spec: ModelSpec, max_points: int) 
             format = Offer("cutout", offer.media_type) if output == "cutout" else offer
             native, sharp = query.size == "native", query.edges == "sharp"
             wishes.append(people_answers.read_wish(query, format, native=native, sharp=sharp))
-    return Plan(spec, tuple(wishes), any(wish is None or wish.whole for wish in wishes))
+    apart = any(wish is None or (isinstance(wish, PeopleWish) and wish.apart) for wish in wishes)
+    needed = {spec.depth_output if isinstance(wish, DepthWish) else PERSON.name for wish in wishes}
+    outputs = None if apart else spec.only(*needed)
+    return Plan(spec, tuple(wishes), any(wish is None or wish.whole for wish in wishes), outputs)
 
 
 async def files_of(gateway: Gateway, context: RequestContext, data: bytes, plan: Plan) -> list[File]:
     """The files of one photo; raises whatever reading it, the model, or one of the outputs raises."""
-    upload = await gateway.pipeline.open(context, data)
-    reading = Reading(gateway.pipeline, context, upload, plan.spec, whole=plan.whole)
+    upload = await gateway.pipeline.open(context, data, None if plan.whole else plan.spec, plan.outputs)
+    reading = Reading(gateway.pipeline, context, upload, plan.spec, whole=plan.whole, outputs=plan.outputs)
     files = []
     for wish in plan.wishes:
         if isinstance(wish, DepthWish):

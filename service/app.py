@@ -89,6 +89,7 @@ def create_app(
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # `service.tracing` and `service.metrics` do it
     )
     gateway.tracer = tracer
     app.state.gateway = gateway
@@ -98,8 +99,7 @@ def create_app(
     app.add_middleware(RequestMiddleware, metrics=gateway.metrics, tracer=tracer)
     for kind in (DepthlensError, ImageError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle)
-    for module in _MODULES:
-        app.include_router(module.router)
+    app.router.routes += routes  # including their routers would match each of them twice, for every request
     app.include_router(frames.router)
     if settings.admin_key_hashes:
         app.include_router(admin.router)

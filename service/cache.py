@@ -5,6 +5,7 @@ photo can change when the model does: the gateway empties the cache when Triton 
 than its age limit.
 """
 
+import hashlib
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
@@ -46,6 +47,14 @@ class ByteCache:
         self._entries: OrderedDict[tuple[str, Hashable], _Entry] = OrderedDict()
         self._holders: Counter[int] = Counter()  # entries by the identity of their value
         self.used_bytes = 0
+
+    def key_of(self, data: bytes) -> str:
+        """A content hash; of a cache that is switched off always the same, since nothing is found under it."""
+        return hashlib.sha256(data).hexdigest() if self._max_bytes else ""
+
+    def holds(self, kind: str, key: Hashable) -> bool:
+        """Whether there is an entry, perhaps one grown old; asked by any thread, and counted nowhere."""
+        return (kind, key) in self._entries
 
     def get(self, kind: str, key: Hashable) -> Any | None:
         """The entry of `kind` under `key`, or None; `kind` labels the hit and miss counters."""

@@ -28,9 +28,12 @@ async def find_model(client: DepthClient, deadline: Deadline, name: str | None, 
     wanted = default if name is None else name
     if not re.fullmatch(MODEL_NAME, wanted):
         raise _unknown(wanted, task, sorted(spec.name for spec in MODELS.values() if task in spec.tasks))
+    known = MODELS.get(wanted)
+    if known is not None and task in known.tasks:
+        return known
     try:
         async with asyncio.timeout(deadline.remaining_s()):
-            spec = MODELS.get(wanted) or await _asked(client, wanted)
+            spec = known or await _asked(client, wanted)
             if spec is not None and task in spec.tasks:
                 return spec
             if spec is None and name is None:

@@ -75,6 +75,12 @@ class ModelSpec:
         """Name of its output with depth; only of a model that does `depth`."""
         return DEPTH_M.name if self.depth_kind == "metric" else INVERSE_DEPTH.name
 
+    def only(self, *outputs: str) -> tuple[str, ...] | None:
+        """Those of its outputs, in one order; None when they are all it has."""
+        names = tuple(tensor.name for tensor in self.outputs)
+        wanted = tuple(name for name in names if name in outputs)
+        return None if wanted == names else wanted
+
 
 IMAGE = TensorSpec("image", "uint8", (-1, -1, 3), "sRGB, 0..255, rows top to bottom")
 INVERSE_DEPTH = TensorSpec("inverse_depth", "float32", (-1, -1), "relative inverse depth, >= 0, larger = nearer")

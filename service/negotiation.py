@@ -38,7 +38,9 @@ def choose(offers: Sequence[Offer], *, format: str | None, accept: str | None) -
     named = [offer for offer in offers if format is None or offer.format == format]
     if not named:
         raise _refusal(offers, f"There is no format {format!r:.40}.", field="format", value=format)
-    ranges = _parse(accept) if accept and accept.strip() else {"*/*": 1.0}
+    if not accept or not accept.strip():
+        return named[0]
+    ranges = _parse(accept)
     welcome = [(_quality(offer.media_type, ranges), -index) for index, offer in enumerate(named)]
     quality, index = max(welcome)
     if quality > 0:

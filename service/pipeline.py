@@ -6,7 +6,6 @@ upload.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,6 +31,12 @@ R = TypeVar("R")
 
 FloatMap = NDArray[np.float32]
 
+Outputs = tuple[str, ...] | None
+"""Those of a model's outputs that are asked for; None: all."""
+
+_AnalysisKey = tuple[str, str, bool, Outputs]
+"""The cache's key of an analysis: photo, model, whether the photo was decoded no larger than needed, outputs."""
+
 Edge = Literal["matte", "guided", "hard"]
 """Borders of people: refined by the photo, as the upsampled matte has them, or cut with no soft pixel."""
 
@@ -41,12 +46,21 @@ TOKENS = "token"
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An uploaded photo before decoding: bytes, content hash, checked header, and whether a thread may decode it."""
+    """An uploaded photo.
+
+    Attributes:
+        data: its bytes.
+        digest: the cache's key of them.
+        header: checked.
+        ordinary: whether a thread may decode it.
+        fitted: a network's input, uint8 (h, w, 3), and how it lies there, where it was made at once.
+    """
 
     data: bytes
     digest: str
     header: ImageHeader
     ordinary: bool
+    fitted: tuple[Letterbox, NDArray[np.uint8]] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -149,22 +163,37 @@ class Pipeline:
         self._answers += 1
         self._cache.clear(keep=TOKENS)
 
-    async def open(self, context: RequestContext, data: bytes) -> Upload:
+    async def open(
+        self, context: RequestContext, data: bytes, spec: ModelSpec | None = None, outputs: Outputs = None
+    ) -> Upload:
         """Check the header against the limits, before any decode.
 
         What the file states is read here. Only an ordinary one is then opened by a library in this process.
+
+        Args:
+            context: of the request.
+            data: the file.
+            spec: the model that `analyse` will ask without a photo in full. Its input is then made in the same go,
+                since every hand-over to a thread and back takes time; not where the cache has its answer.
+            outputs: that it will be asked for.
         """
-
-        def survey() -> tuple[str, ImageHeader | None]:
-            structure = codec.survey(data, self._limits)
-            header = codec.inspect(data, self._limits) if structure.ordinary else None
-            return hashlib.sha256(data).hexdigest(), header
-
-        digest, header = await self.in_worker(context, "decode", survey)
-        if header is not None:
-            return Upload(data, digest, header, ordinary=True)
+        digest, found = await self.in_worker(context, "decode", self._looked_at, data, spec, outputs)
+        if found is not None:
+            return found
         with context.timed("decode"):
             return Upload(data, digest, await self._decoders.inspect(data, self._limits), ordinary=False)
+
+    def _looked_at(self, data: bytes, spec: ModelSpec | None, outputs: Outputs) -> tuple[str, Upload | None]:
+        """The file's key, and the upload if it is an ordinary one."""
+        structure = codec.survey(data, self._limits)
+        digest = self._cache.key_of(data)
+        if not structure.ordinary:
+            return digest, None
+        upload = Upload(data, digest, codec.inspect(data, self._limits, structure), ordinary=True)
+        if spec is None or self._cache.holds("analysis", self._whole_or(_key(upload, spec, outputs, reduced=True))):
+            return digest, upload
+        letterbox = _letterbox(upload, spec)
+        return digest, replace(upload, fitted=(letterbox, _decoded_and_fitted(upload, letterbox)))
 
     async def _decode(self, context: RequestContext, upload: Upload, min_side: int | None = None) -> Photo:
         if upload.ordinary:
@@ -187,19 +216,37 @@ class Pipeline:
         return cached or await self._decode(context, upload, min_side)
 
     async def analyse(
-        self, context: RequestContext, upload: Upload, spec: ModelSpec, photo: Photo | None = None
+        self,
+        context: RequestContext,
+        upload: Upload,
+        spec: ModelSpec,
+        photo: Photo | None = None,
+        outputs: Outputs = None,
     ) -> Analysis:
-        """The model's outputs for the photo; decodes no more of it than the network needs unless given `photo`."""
-        key = (upload.digest, spec.name, photo is None)
-        cached: Analysis | None = self._cache.get("analysis", key)
+        """The model's outputs for the photo; decodes no more of it than the network needs unless given `photo`.
+
+        Args:
+            context: of the request.
+            upload: the photo.
+            spec: the model.
+            photo: in full.
+            outputs: as `ModelSpec.only` has them. A map of a quarter of a megabyte that nobody looks at costs more than
+                a millisecond: it is copied half a dozen times on its way here.
+        """
+        key = _key(upload, spec, outputs, reduced=photo is None)
+        cached: Analysis | None = self._cache.get("analysis", self._whole_or(key))
         if cached is not None:
             return cached
-        letterbox = Letterbox.of(*upload.size, choose_size(*upload.size, spec.sizes))
+        letterbox = _letterbox(upload, spec)
         answers = self._answers
         image = await self._fitted(context, upload, letterbox, photo)
         with context.timed("infer"):
             prediction = await self._client.infer(
-                spec.name, image, timeout_s=context.deadline.remaining_s(), request_id=context.request_id
+                spec.name,
+                image,
+                outputs=outputs,
+                timeout_s=context.deadline.remaining_s(),
+                request_id=context.request_id,
             )
         analysis = Analysis(prediction, letterbox)
         nbytes = sum(output.nbytes for output in prediction.outputs.values())
@@ -207,18 +254,23 @@ class Pipeline:
             self._cache.put("analysis", key, analysis, nbytes)
         return analysis
 
+    def _whole_or(self, key: _AnalysisKey) -> _AnalysisKey:
+        """Where to look an analysis up: under the key of one with all outputs, if there is one.
+
+        Not where to put it: the one that is there may be too old to be found.
+        """
+        everything: _AnalysisKey = (*key[:3], None)
+        return everything if self._cache.holds("analysis", everything) else key
+
     async def _fitted(
         self, context: RequestContext, upload: Upload, letterbox: Letterbox, photo: Photo | None
     ) -> NDArray[np.uint8]:
         """The network's input, of `photo` or of no more of the upload than is needed."""
-        min_side = min(letterbox.content_size)
-        if photo is None and upload.ordinary:  # in one go: every hand-over to a thread and back takes time
-
-            def decode_and_fit() -> NDArray[np.uint8]:
-                return letterbox.fit(codec.decode(upload.data, upload.header, min_side=min_side).pixels)
-
-            return await self.in_worker(context, "decode", decode_and_fit)
-        source = photo or await self._decode(context, upload, min_side)
+        if photo is None and upload.fitted is not None and upload.fitted[0] == letterbox:
+            return upload.fitted[1]
+        if photo is None and upload.ordinary:
+            return await self.in_worker(context, "decode", _decoded_and_fitted, upload, letterbox)
+        source = photo or await self._decode(context, upload, min(letterbox.content_size))
         return await self.in_worker(context, "decode", letterbox.fit, source.pixels)
 
     async def focus_scene(
@@ -274,6 +326,19 @@ class Pipeline:
         if token is not None:
             self._cache.put("reduced", key, small, small.scene.nbytes)
         return small
+
+
+def _key(upload: Upload, spec: ModelSpec, outputs: Outputs, *, reduced: bool) -> _AnalysisKey:
+    return (upload.digest, spec.name, reduced, outputs)
+
+
+def _letterbox(upload: Upload, spec: ModelSpec) -> Letterbox:
+    return Letterbox.of(*upload.size, choose_size(*upload.size, spec.sizes))
+
+
+def _decoded_and_fitted(upload: Upload, letterbox: Letterbox) -> NDArray[np.uint8]:
+    photo = codec.decode(upload.data, upload.header, min_side=min(letterbox.content_size))
+    return letterbox.fit(photo.pixels)
 
 
 def _prepare(photo: Photo, mime: str, analysis: Analysis | None, own: Maps, edge: Edge) -> FocusScene:

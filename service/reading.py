@@ -5,7 +5,7 @@ from service.contract import ModelSpec
 from service.imaging.camera import Focal, known_focal
 from service.imaging.codec import Photo
 from service.maps import OwnMaps
-from service.pipeline import Analysis, FocusScene, Pipeline, Upload
+from service.pipeline import Analysis, FocusScene, Outputs, Pipeline, Upload
 
 
 class Reading:
@@ -17,16 +17,25 @@ class Reading:
         upload: the photo.
         spec: the model that is asked.
         whole: whether an output needs the photo in full; else no more of it is decoded than the network needs.
+        outputs: what the model is asked for.
     """
 
     def __init__(
-        self, pipeline: Pipeline, context: RequestContext, upload: Upload, spec: ModelSpec, *, whole: bool
+        self,
+        pipeline: Pipeline,
+        context: RequestContext,
+        upload: Upload,
+        spec: ModelSpec,
+        *,
+        whole: bool,
+        outputs: Outputs = None,
     ) -> None:
         self.pipeline = pipeline
         self.context = context
         self.upload = upload
         self.spec = spec
         self._whole = whole
+        self._outputs = outputs
         self._photo: Photo | None = None
         self._analysis: Analysis | None = None
         self._scene: FocusScene | None = None
@@ -47,7 +56,7 @@ class Reading:
         """What the model says."""
         if self._analysis is None:
             photo = await self.photo() if self._whole else None
-            self._analysis = await self.pipeline.analyse(self.context, self.upload, self.spec, photo)
+            self._analysis = await self.pipeline.analyse(self.context, self.upload, self.spec, photo, self._outputs)
         return self._analysis
 
     async def scene(self) -> FocusScene:

@@ -19,7 +19,7 @@ from service.imaging.geometry import Letterbox, choose_size, resize
 from service.imaging.ranges import Levels, Span
 from service.imaging.temporal import Sequence, Step
 from service.inference import Prediction
-from service.pipeline import Analysis
+from service.pipeline import Analysis, Outputs
 from service.stream import Answer
 from service.stream_query import StreamQuery
 
@@ -57,7 +57,14 @@ class Look:
 
 
 async def look(
-    gateway: Gateway, context: RequestContext, data: bytes, spec: ModelSpec, query: StreamQuery, *, whole: bool
+    gateway: Gateway,
+    context: RequestContext,
+    data: bytes,
+    spec: ModelSpec,
+    query: StreamQuery,
+    *,
+    whole: bool,
+    outputs: Outputs = None,
 ) -> Look:
     """Decode a frame and ask the model.
 
@@ -68,6 +75,7 @@ async def look(
         spec: the model.
         query: says how large the answer is to be.
         whole: whether the frame's own pixels go into the answer; else no more are decoded than the network needs.
+        outputs: what the model is asked for.
     """
     pipeline = gateway.pipeline
     upload = await pipeline.open(context, data)
@@ -78,7 +86,11 @@ async def look(
     image = await pipeline.in_worker(context, "decode", letterbox.fit, photo.pixels)
     with context.timed("infer"):
         prediction = await gateway.client.infer(
-            spec.name, image, timeout_s=context.deadline.remaining_s(), request_id=context.request_id
+            spec.name,
+            image,
+            outputs=outputs,
+            timeout_s=context.deadline.remaining_s(),
+            request_id=context.request_id,
         )
     return Look(photo.pixels, letterbox.crop(image), Analysis(prediction, letterbox), size, upload.size)
 
@@ -122,7 +134,8 @@ class DepthWork:
 
     async def answer(self, context: RequestContext, data: bytes, query: StreamQuery) -> Answer:
         """See `Work.answer`."""
-        seen = await look(self._gateway, context, data, self._spec, query, whole=query.sharp)
+        outputs = self._spec.only(self._spec.depth_output)
+        seen = await look(self._gateway, context, data, self._spec, query, whole=query.sharp, outputs=outputs)
         pipeline = self._gateway.pipeline
         values, said = await pipeline.in_worker(context, "render", self._steady, seen, query)
         return await pipeline.in_worker(context, "encode", self._encode, values, said, query)
@@ -184,7 +197,8 @@ class MatteWork:
 
     async def answer(self, context: RequestContext, data: bytes, query: StreamQuery) -> Answer:
         """See `Work.answer`."""
-        seen = await look(self._gateway, context, data, self._spec, query, whole=query.sharp)
+        outputs = self._spec.only(PERSON)
+        seen = await look(self._gateway, context, data, self._spec, query, whole=query.sharp, outputs=outputs)
         return await self._gateway.pipeline.in_worker(context, "encode", self._encode, seen, query)
 
     async def close(self) -> None:

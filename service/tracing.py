@@ -7,7 +7,7 @@ header and no name of a client's goes out, since a query may hold the token of s
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -126,15 +126,13 @@ def request(tracer: Tracer | None, name: str, request_id: str, headers: Mapping[
         yield trace_id
 
 
-@contextmanager
-def span(name: str) -> Iterator[None]:
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+def span(name: str) -> AbstractContextManager[Any]:
     """A part of the request that is being worked on; nothing where that is not traced."""
     tracer = _tracer.get()
-    if tracer is None:
-        yield
-        return
-    with tracer._span(name, tracer._kinds.INTERNAL, {}):
-        yield
+    return _NOTHING if tracer is None else tracer._span(name, tracer._kinds.INTERNAL, {})
 
 
 @contextmanager

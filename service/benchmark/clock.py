@@ -3,10 +3,14 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from service.benchmark.page import Table
+from service.benchmark.progress import say
+
+_A_WHILE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +34,17 @@ class Timing:
     more_ms: float
 
 
-def interleave(contenders: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, Timing]:
+def interleave(contenders: Mapping[str, Callable[[], object]], *, rounds: int, title: str = "") -> dict[str, Timing]:
     """Time every contender once a round; the first is the peer that ratios refer to.
 
-    Each is called once before, uncounted.
+    Each is called once before, uncounted. Where that says that it will take a while, `title` is told with how long.
     """
+    start = time.perf_counter()
     for call in contenders.values():
         call()
+    ahead_s = (time.perf_counter() - start) * rounds
+    if title and ahead_s >= _A_WHILE_S:
+        say(f"{title}: {rounds} rounds, about {ahead_s:.0f} s")
     walls: dict[str, list[float]] = {name: [] for name in contenders}
     processors: dict[str, list[float]] = {name: [] for name in contenders}
     gc.disable()
@@ -74,10 +82,12 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def table(title: str, timings: Mapping[str, Timing], note: str = "") -> Table:
-    """A row for each contender."""
-    peer = next(iter(timings))
-    header = ("contender", "wall ms", "CPU ms", f"times as fast as {peer}", "quartiles")
+def table(
+    title: str, timings: Mapping[str, Timing], note: str = "", more: Mapping[str, Sequence[str]] | None = None
+) -> Table:
+    """A row for each contender; `more` has further columns by their headings, a cell for each contender."""
+    peer, more = next(iter(timings)), more or {}
+    header = ("contender", "wall ms", "CPU ms", f"times as fast as {peer}", "quartiles", *more)
     rows = [
         (
             name,
@@ -85,7 +95,8 @@ def table(title: str, timings: Mapping[str, Timing], note: str = "") -> Table:
             f"{timing.cpu_ms:.1f}",
             f"{timing.ratio:.2f}",
             f"{timing.ratio_low:.2f} to {timing.ratio_high:.2f}",
+            *(cells[row] for cells in more.values()),
         )
-        for name, timing in timings.items()
+        for row, (name, timing) in enumerate(timings.items())
     ]
     return Table(title, header, tuple(rows), note, plotted="wall ms")

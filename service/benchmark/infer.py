@@ -35,15 +35,16 @@ def run(effort: Effort) -> Part:
     return Part("infer", tuple(tables), figures)
 
 
-def openvino_request(path: Path, precision: str, threads: int, size: Size | None = None) -> Any:
-    """An inference request of a network's file, for one size where it is known."""
+def openvino_request(path: Path, precision: str, threads: int, size: Size | None = None, counted: bool = False) -> Any:
+    """An inference request of a network's file, for one size where it is known; `counted`: with its own counters."""
     import openvino
 
     core = openvino.Core()
     model = core.read_model(path)
     if size is not None:
         model.reshape({"image": [1, *size, 3]})
-    return core.compile_model(model, "CPU", properties(precision, threads)).create_infer_request()
+    wanted = properties(precision, threads) | ({"PERF_COUNT": True} if counted else {})
+    return core.compile_model(model, "CPU", wanted).create_infer_request()
 
 
 def openvino_call(path: Path, precision: str, threads: int, image: NDArray[np.uint8]) -> Callable[[], object]:

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Final
 
 _READY_TIMEOUT_S: Final = 300.0
-_UNBOUNDED: Final = {"DEPTHLENS_MAX_WAITING": "1000", "DEPTHLENS_MAX_WAIT_S": "60", "DEPTHLENS_LOG_LEVEL": "info"}
+_TIMEOUT_S: Final = 120
+_UNBOUNDED: Final = {
+    "DEPTHLENS_MAX_WAITING": "1000",
+    "DEPTHLENS_MAX_WAIT_S": "60",
+    "DEPTHLENS_REQUEST_TIMEOUT_S": str(_TIMEOUT_S),
+    "DEPTHLENS_LOG_LEVEL": "info",
+}
 """Nothing is refused: what is measured is how fast all of it is answered."""
 
 
@@ -87,7 +93,7 @@ class Caller:
     """One caller on one kept connection."""
 
     def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
 
     def post(self, path: str, body: bytes) -> tuple[bytes, Message]:
         """The answer's body and headers.

@@ -1,7 +1,7 @@
 """Options of a command made from the query of a route: the same names, ranges and words, in one place."""
 
 import argparse
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -25,7 +25,7 @@ def add_parameters(
             f"--{name.replace('_', '-')}",
             dest=_PREFIX + name,
             choices=None if whole is None else [str(choice) for choice in whole],
-            metavar="NUMBER" if _numbers(schema) else None if whole else name.upper(),
+            metavar=_placeholder(choices) if _numbers(schema) else None if whole else name.upper(),
             help=schema.get("description", "").replace("%", "%%"),
         )
 
@@ -53,6 +53,12 @@ def parameters_of(options: Options, query: type[BaseModel]) -> dict[str, str]:
 def _as_sent(query: type[BaseModel], name: str, value: str) -> Any:
     """As FastAPI hands it on: a parameter that may be repeated is a list."""
     return [value] if query.model_json_schema()["properties"][name].get("type") == "array" else value
+
+
+def _placeholder(choices: Sequence[object] | None) -> str:
+    """Of a number: the words that may stand in its place are named, too."""
+    words = [choice for choice in choices or () if isinstance(choice, str)]
+    return f"{{{','.join(words)},NUMBER}}" if words else "NUMBER"
 
 
 def _numbers(schema: Mapping[str, Any]) -> bool:

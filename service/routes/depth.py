@@ -38,8 +38,9 @@ async def depth_map(request: Request, query: Annotated[DepthQuery, Query()], gat
     wish = read_wish(query, offer, spec, gateway.settings.max_points)
 
     async def job(context: RequestContext, data: bytes) -> Response:
-        upload = await gateway.pipeline.open(context, data)
-        reading = Reading(gateway.pipeline, context, upload, spec, whole=wish.whole)
+        outputs = spec.only(spec.depth_output)
+        upload = await gateway.pipeline.open(context, data, None if wish.whole else spec, outputs)
+        reading = Reading(gateway.pipeline, context, upload, spec, whole=wish.whole, outputs=outputs)
         return (await depth_file(reading, wish)).response()
 
     return await gateway.answer(request, job)

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.context import RequestContext
+from service.contract import PERSON
 from service.gateway import GatewayDependency
 from service.negotiation import accept_header, choose
 from service.people_answers import CUTOUT_OFFERS, HEADERS, MASK_OFFERS, people_file, read_wish
@@ -45,8 +46,9 @@ async def segmentation(
         spec = await gateway.model(request, query.model, "segmentation")
 
     async def job(context: RequestContext, data: bytes) -> Response:
-        upload = await gateway.pipeline.open(context, data)
-        reading = Reading(gateway.pipeline, context, upload, spec, whole=wish.whole)
+        outputs = None if wish.apart else spec.only(PERSON.name)
+        upload = await gateway.pipeline.open(context, data, None if wish.whole else spec, outputs)
+        reading = Reading(gateway.pipeline, context, upload, spec, whole=wish.whole, outputs=outputs)
         return (await people_file(reading, wish)).response()
 
     return await gateway.answer(request, job)

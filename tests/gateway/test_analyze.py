@@ -24,6 +24,7 @@ from service.settings import Settings
 
 PERSON = "x=72&y=32"
 NOBODY = "x=5&y=5"
+CANARY = (64, 64, 3)
 
 
 @contextmanager
@@ -316,3 +317,32 @@ def test_a_model_that_fails_once(
     assert [item["status"] for item in found] == [status, 200, 200]
     assert found[0]["problem"]["code"] == code
     assert b"secret" not in answer.content
+
+
+@pytest.mark.parametrize(
+    ("path", "outputs"),
+    [
+        ("/depth?size=native", ("inverse_depth",)),
+        ("/depth?edges=sharp", ("inverse_depth",)),
+        ("/segmentation", ("person",)),
+        ("/segmentation?format=cutout", None),
+        ("/focus?rx=0.5&ry=0.5", None),
+        ("/analyze?outputs=depth,depth:npy", ("inverse_depth",)),
+        ("/analyze?outputs=mask", ("person",)),
+        ("/analyze?outputs=depth,mask", None),
+        ("/analyze?outputs=depth,people", None),
+    ],
+)
+def test_the_model_is_asked_for_no_more_than_is_needed(
+    gateway: TestClient, client_of_triton: FakeDepthClient, photo: bytes, path: str, outputs: tuple[str, ...] | None
+) -> None:
+    answer = gateway.post(path, content=photo, headers={"Content-Type": "image/png"})
+    assert answer.status_code == 200, answer.text
+    assert [asked for shape, asked in client_of_triton.asked if shape != CANARY] == [outputs]
+
+
+def test_an_answer_with_all_outputs_serves_who_needs_one(client_of_triton: FakeDepthClient, photo: bytes) -> None:
+    with running(client_of_triton, cache_bytes=2**24) as gateway:
+        kinds = ("/analyze?outputs=depth,mask", "/depth?model=focus", "/segmentation?model=focus")
+        assert [gateway.post(path, content=photo).status_code for path in kinds] == [200, 200, 200]
+    assert len([shape for _, shape in client_of_triton.calls if shape != CANARY]) == 1

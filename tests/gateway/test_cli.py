@@ -24,6 +24,7 @@ def depthlens(*arguments: str, **environment: str) -> subprocess.CompletedProces
 def test_help_shows_examples() -> None:
     assert "serve" in depthlens("--help").stdout
     assert "examples:" in depthlens("serve", "--help").stdout
+    assert "--highlights {auto,off,NUMBER}" in depthlens("focus", "--help").stdout, "words that a number may be"
     assert depthlens("--version").stdout.strip() == f"depthlens {__version__}"
 
 

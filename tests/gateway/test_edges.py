@@ -29,7 +29,7 @@ class SoftEdgedClient(FakeDepthClient):
         timeout_s: float,
         request_id: str | None = None,
     ) -> Prediction:
-        answer = await super().infer(model, image, outputs=outputs, timeout_s=timeout_s, request_id=request_id)
+        answer = await super().infer(model, image, timeout_s=timeout_s, request_id=request_id)
         inverse_depth = cv2.GaussianBlur(2 + 4 * answer.outputs["person"], (0, 0), 2)
         return Prediction(answer.outputs | {"inverse_depth": inverse_depth}, answer.model, answer.version)
 

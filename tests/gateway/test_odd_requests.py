@@ -22,7 +22,8 @@ def test_every_odd_file_is_answered() -> None:
         pytest.skip("the collection of odd files is not beside this checkout")
     files = sorted(path for path in ODD.rglob("*") if path.is_file())
     wrong = []
-    with TestClient(create_app(Settings(cache_bytes=0), FakeDepthClient()), raise_server_exceptions=False) as client:
+    settings = Settings(cache_bytes=0, request_timeout_s=120.0)  # 20 megapixels refocused on a machine that is busy
+    with TestClient(create_app(settings, FakeDepthClient()), raise_server_exceptions=False) as client:
         # one decoder is before all routes: each file is sent to one of them, in turn
         for path, route in zip(files, cycle(("/depth", "/segmentation", "/focus?rx=0.5&ry=0.5")), strict=False):
             answer = client.post(route, content=path.read_bytes())

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -61,10 +62,10 @@ class CrowdClient(FakeDepthClient):
         timeout_s: float,
         request_id: str | None = None,
     ) -> Prediction:
-        prediction = await super().infer(model, image, outputs=outputs, timeout_s=timeout_s, request_id=request_id)
+        prediction = await super().infer(model, image, timeout_s=timeout_s, request_id=request_id)
         found = prediction.outputs
         found["inverse_depth"] = standing(found["inverse_depth"], found["person"])
-        return prediction
+        return replace(prediction, outputs={name: found[name] for name in (found if outputs is None else outputs)})
 
 
 PHOTO = encoded(Image.fromarray(crowd()))

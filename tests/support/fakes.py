@@ -26,6 +26,7 @@ class FakeDepthClient:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[int, ...]]] = []
+        self.asked: list[tuple[tuple[int, ...], Sequence[str] | None]] = []
         self.pairs: list[Pair] = []
         self.hook: Hook = _nothing
         self.cancelled = 0
@@ -41,6 +42,7 @@ class FakeDepthClient:
         request_id: str | None = None,
     ) -> Prediction:
         self.calls.append((model, image.shape))
+        self.asked.append((image.shape, outputs))
         try:
             await self.hook()
         except asyncio.CancelledError:
@@ -49,14 +51,9 @@ class FakeDepthClient:
         height, width, _ = image.shape
         rows = np.linspace(2.0, 6.0, height, dtype=np.float32)
         red = (image[..., 0] > 200) & (image[..., 1] < 60)
-        return Prediction(
-            outputs={
-                "inverse_depth": np.repeat(rows[:, None], width, axis=1),
-                "person": red.astype(np.float32),
-            },
-            model=model,
-            version="1",
-        )
+        maps = {"inverse_depth": np.repeat(rows[:, None], width, axis=1), "person": red.astype(np.float32)}
+        asked = {name: maps[name] for name in (maps if outputs is None else outputs)}
+        return Prediction(outputs=asked, model=model, version="1")
 
     async def match(self, pair: Pair, *, timeout_s: float, request_id: str | None = None) -> Prediction:
         """4 pixels of disparity everywhere, 8 in the lower half; a loss that falls with every pair of a sequence."""
