@@ -68,11 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--only", nargs="+", choices=list(PARTS), metavar="PART", default=list(PARTS), help=", ".join(PARTS)
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works: figures mean nothing")
-    parser.add_argument("--out", type=Path, help="folder for the page; none with --quick unless given")
+    parser.add_argument("--rounds", type=int, help="of every comparison, instead of 7 or, of short ones, 31")
+    parser.add_argument("--out", type=Path, help="folder for the page; none with --quick or --rounds unless given")
     options = parser.parse_args(arguments)
-    out = options.out or (None if options.quick else RESULTS)
+    out = options.out or (None if options.quick or options.rounds else RESULTS)
     known, failed = read(out), []
     effort = replace(QUICK if options.quick else FULL, repository=ROOT / "model_repository")
+    if options.rounds:
+        effort = replace(effort, rounds=options.rounds, many=options.rounds)
     with tempfile.TemporaryDirectory(prefix="depthlens-bench-") as folder:
         for name in options.only:
             about = this_machine.describe(_PACKAGES)

@@ -49,7 +49,7 @@ class Direct:
         """JPEG to the 16-bit PNG that the gateway answers with."""
         loop = asyncio.get_running_loop()
         letterbox, image = await loop.run_in_executor(self._pool, self._read, body)
-        found = await self._client.infer("focus_on_depth", image, timeout_s=60)
+        found = await self._client.infer("focus_on_depth", image, outputs=["inverse_depth"], timeout_s=60)
         return await loop.run_in_executor(self._pool, self._written, letterbox, found.outputs["inverse_depth"])
 
     @staticmethod

@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
+from service.benchmark import clock
 from service.benchmark.clock import Timing, interleave
 from service.benchmark.effort import Effort
 from service.benchmark.infer import openvino_request
 from service.benchmark.limit import thread_counts
 from service.benchmark.page import Part, Table
 from service.benchmark.pictures import photo
+from service.benchmark.progress import say
+from training.quantisation import quantise
 
+from . import operators, precision
 from .networks import Networks, Subject
 
 Call = Callable[[], np.ndarray]
@@ -36,19 +38,27 @@ def run(effort: Effort, networks: Networks) -> Part:
     if not networks.tiny:  # quantising the default one takes as long as all the rest of a glance
         subjects.append((networks.default, effort.many))
     for subject, rounds in subjects:
-        int8 = quantised(subject, networks.folder / f"{subject.key}_int8.onnx")
+        int8 = networks.folder / f"{subject.key}_int8.onnx"
+        quantise(subject.file, int8, [photo(*subject.size, seed)[None] for seed in range(1, _CALIBRATED_ON + 1)])
         for threads in thread_counts():
+            say(f"{subject.title}, {threads} thread{'s' * (threads > 1)}")
             with torch_threads(threads):
                 calls = contenders(subject, int8, threads)
                 wanted = calls["torch eager fp32"]()
                 errors = {name: error(call(), wanted) for name, call in calls.items()}
-                timings = interleave(calls, rounds=rounds)
+                timings = interleave(calls, rounds=rounds, title=subject.title)
             tables.append(table(subject, threads, timings, errors))
             for name, timing in timings.items():
                 key = f"{subject.key}, {name}, {threads} threads"
                 figures |= {f"{key}, ms": timing.wall_ms, f"{key}, ratio": timing.ratio}
                 figures[f"{key}, mean error"] = errors[name][1]
         figures[f"{subject.key}, GFLOP"] = subject.gflop
+        counters, spent = operators.table(subject, 1, rounds)
+        tables.append(counters)
+        figures |= spent
+    if not networks.tiny and (found := precision.table(effort, networks)):
+        tables.append(found[0])
+        figures |= found[1]
     return Part("infer", tuple(tables), figures)
 
 
@@ -74,8 +84,8 @@ def contenders(subject: Subject, int8: Path, threads: int) -> dict[str, Call]:
         "TorchScript bf16, frozen": lambda: in_torch(scripted(half, image), image),
         "ONNX Runtime fp32": lambda: in_onnx_runtime(subject.file, image, threads),
     }
-    for precision, file in (("f32", subject.file), ("bf16", subject.file), ("int8", int8)):
-        makers[f"OpenVINO {precision}"] = partial(in_openvino, file, image, precision, threads)
+    for kind, file in (("f32", subject.file), ("bf16", subject.file), ("int8", int8)):
+        makers[f"OpenVINO {kind}"] = partial(in_openvino, file, image, kind, threads)
     calls = {}
     for name, make in makers.items():
         try:
@@ -116,32 +126,6 @@ def in_openvino(file: Path, image: np.ndarray, precision: str, threads: int) -> 
     return lambda: request.infer({"image": image}, share_inputs=True, share_outputs=True)[0]
 
 
-class _Photos(CalibrationDataReader):
-    def __init__(self, subject: Subject) -> None:
-        self._photos = iter([photo(*subject.size, seed)[None] for seed in range(1, _CALIBRATED_ON + 1)])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        picture = next(self._photos, None)
-        return None if picture is None else {"image": picture}
-
-
-def quantised(subject: Subject, file: Path) -> Path:
-    """The network with convolutions and matrix products in int8, calibrated on a few pictures."""
-    prepared = file.with_suffix(".prepared.onnx")
-    quant_pre_process(subject.file, prepared, skip_symbolic_shape=True)
-    quantize_static(
-        prepared,
-        file,
-        _Photos(subject),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-    )
-    return file
-
-
 def error(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
     """The largest difference as a share of the range, the mean one as a share of the mean."""
     off = np.abs(found - wanted)
@@ -149,18 +133,6 @@ def error(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
 
 
 def table(subject: Subject, threads: int, timings: dict[str, Timing], errors: dict[str, tuple[float, float]]) -> Table:
-    header = ("runtime", "wall ms", "CPU ms", "times as fast as eager", "quartiles", "largest error", "mean error")
-    rows = [
-        (
-            name,
-            f"{timing.wall_ms:.1f}",
-            f"{timing.cpu_ms:.1f}",
-            f"{timing.ratio:.2f}",
-            f"{timing.ratio_low:.2f} to {timing.ratio_high:.2f}",
-            *(f"{each:.1e}" for each in errors[name]),
-        )
-        for name, timing in timings.items()
-    ]
     height, width = subject.size
     title = f"{subject.title}, {height} x {width}, batch 1, {threads} thread{'s' * (threads > 1)}"
     note = (
@@ -168,4 +140,5 @@ def table(subject: Subject, threads: int, timings: dict[str, Timing], errors: di
         f"range, the mean as a share of the mean. int8 is ONNX Runtime's quantisation of convolutions and matrix "
         f"products, calibrated on {_CALIBRATED_ON} pictures."
     )
-    return Table(title, header, tuple(rows), note, plotted="wall ms")
+    largest, mean = zip(*([f"{each:.1e}" for each in errors[name]] for name in timings), strict=True)
+    return clock.table(title, timings, note, {"largest error": largest, "mean error": mean})

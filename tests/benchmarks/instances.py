@@ -15,6 +15,7 @@ from service.benchmark.effort import Effort
 from service.benchmark.infer import openvino_request
 from service.benchmark.page import Part, Table
 from service.benchmark.pictures import photo
+from service.benchmark.progress import say
 from service.benchmark.serving import Burst, burst, serving, wait_for_model
 from service.inference import TritonClient
 
@@ -43,6 +44,7 @@ def run(effort: Effort, networks: Networks) -> Part:
         for subject in subjects:
             model = MODEL if subject.key == "da" else "focus_on_depth"
             seconds = max(effort.seconds, _LEAST_S) if subject.key == "da" and effort.rounds > 1 else effort.seconds
+            say(f"{subject.title}: {effort.rounds} rounds, at least {effort.rounds * len(urls) * seconds:.0f} s")
             found = asyncio.run(_rates(urls, model, subject, effort.rounds, seconds))
             tables.append(_table(subject, found))
             one, two = (found[name] for name in list(LAYOUTS)[:2])
@@ -100,7 +102,7 @@ def batches(subject: Subject, effort: Effort) -> Table:
         f"{count}": lambda given=given: request.infer({"image": given}, share_inputs=True)
         for count, given in images.items()
     }
-    timings = interleave(calls, rounds=max(1, effort.rounds // 2))
+    timings = interleave(calls, rounds=max(1, effort.rounds // 2), title=f"batches, {subject.title}")
     rows = [
         (name, f"{each.wall_ms:.1f}", f"{each.wall_ms / int(name):.1f}", f"{each.ratio * int(name):.2f}")
         for name, each in timings.items()

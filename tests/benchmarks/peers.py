@@ -82,7 +82,10 @@ def main() -> None:
 
     folder, side, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     network = DepthAnythingForDepthEstimation.from_pretrained(folder).eval()
-    uvicorn.run(application(pipeline(network, side)), host="127.0.0.1", port=port, access_log=False, log_level="error")
+    # The loop stands still while the model runs, and uvicorn then takes callers who wait for idle ones: with its own
+    # limit of 5 s it closes their connections as soon as four photos take longer.
+    options: dict[str, Any] = {"access_log": False, "log_level": "error", "timeout_keep_alive": 600}
+    uvicorn.run(application(pipeline(network, side)), host="127.0.0.1", port=port, **options)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from service.benchmark.clock import interleave, quartiles, table
 from service.benchmark.effort import Effort
 from service.benchmark.page import Part, Table
 from service.benchmark.pictures import jpeg, photo
+from service.benchmark.progress import say
 from service.benchmark.serving import BenchmarkError, Caller, load, serving, wait_for_model
 
 from . import peers
@@ -28,6 +29,7 @@ def run(effort: Effort, networks: Networks) -> Part:
     """Single requests of both networks at both sizes, then the handler and the gateway under load."""
     tables, figures = [], {}
     repository, side = networks.repository, networks.side
+    say("both networks are exported")
     hugging_face = peers.pipeline(networks.transformers_network, side)
     script = peers.script(networks.default.network, networks.default.size)
     with serving(repository) as served:
@@ -42,6 +44,7 @@ def run(effort: Effort, networks: Networks) -> Part:
                     "ours, 16-bit, full size": lambda body=body: caller.post(OURS, body),
                 },
                 rounds=effort.rounds,
+                title=f"Depth Anything, {name}",
             )
             tables.append(table(f"Depth Anything V2 Small, {name} JPEG to depth PNG", timings, _NOTE))
             figures |= {f"{key}, {name}": each.ratio for key, each in timings.items()}
@@ -53,6 +56,7 @@ def run(effort: Effort, networks: Networks) -> Part:
                     "ours, 16-bit, full size": lambda body=body: caller.post("/depth", body),
                 },
                 rounds=effort.rounds,
+                title=f"the default network, {name}",
             )
             tables.append(table(f"The default network, {name} JPEG to depth PNG", timings, _NOTE))
             figures |= {f"default, {key}, {name}": each.ratio for key, each in timings.items()}
@@ -98,6 +102,8 @@ def loads(theirs: int, ours: int, effort: Effort) -> tuple[Table, dict[str, floa
     rows, figures = [], {}
     for callers in CALLERS:
         pairs = []
+        ahead_s = effort.rounds * (peer_s + effort.seconds)
+        say(f"{callers} at once: {effort.rounds} rounds, at least {ahead_s:.0f} s")
         for _ in range(effort.rounds):
             peer = asyncio.run(load(theirs, "/depth", body, callers=callers, seconds=peer_s))
             pairs.append((peer, asyncio.run(load(ours, path, body, callers=callers, seconds=effort.seconds))))

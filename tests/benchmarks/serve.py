@@ -41,7 +41,7 @@ def run(effort: Effort, networks: Networks) -> Part:
                 calls |= {
                     f"Triton, {model}": lambda model=model, image=image: through(model, image) for model in models
                 }
-                timings = interleave(calls, rounds=rounds)
+                timings = interleave(calls, rounds=rounds, title=subject.title)
                 tables.append(table(f"{subject.title}, uint8 in, float32 out", timings, _NOTE))
                 for model in models:
                     figures[f"{model} / in-process"] = 1 / timings[f"Triton, {model}"].ratio
