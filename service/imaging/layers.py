@@ -25,10 +25,12 @@ FloatMap = NDArray[np.float32]
 
 _GROWTH: Final = 1.4  # of the radius from one layer to the next, beside the one pixel that small radii grow by
 _BINS: Final = 4096  # of the histogram of circles of confusion
-_LEVEL: Final = 0.01  # of a layer, over `_LEVEL_REACH_PX`: what changes less faces the camera; twice that, it slopes
+_LEVEL: Final = 0.004  # of a layer, over `_LEVEL_REACH_PX`: what changes less faces the camera; twice that, it slopes
 _LEVEL_REACH_PX: Final = 4
 _LEVEL_WINDOW_PX: Final = 9
 _STEP_PX: Final = 2.0  # of radius: what hides another thing is nearer by more, else it may be the same on a slope
+_HIDES_ON: Final = 4  # power of the share of its blur that does not move along with what hides it
+_LEAST_SAY: Final = 0.05  # of a hidden place: next to nothing, but not nothing, where no seen one is within the blur
 _STRIP_ROWS: Final = 64  # at a time: what is worked on stays in the processor's cache
 _GRID: Final = 4  # largest working scale; sides are padded to a multiple of it
 
@@ -175,10 +177,12 @@ def composite(light: FloatMap, sharp: FloatMap, layers: Stack, aperture: Apertur
             shown = cells & cells.dtype.type(1 << index) > 0
             for window in _windows(layers, shown, index):
                 source = sharp if index == layers.focal else light
-                rgba = _layer(source, layers, index, own_scale, shown, window)
+                rgba, say = _layer(source, layers, index, own_scale, shown, window)
                 if index != layers.focal:
-                    radius = abs(layers.radii[index])
-                    rgba = blur(rgba, radius, own_scale, aperture, inverted=index > layers.focal)
+                    lens = abs(layers.radii[index]), own_scale, aperture, index > layers.focal
+                    rgba = blur(rgba, *lens)
+                    if say is not None:
+                        cv2.multiply(rgba, _four(1 / blur(say, *lens)), dst=rgba)
                 if group is not None:
                     lay_over(group[window.at(own_scale)], rgba)
                 elif index == 0:
@@ -245,10 +249,14 @@ def _windows(layers: Stack, shown: NDArray[np.bool_], index: int) -> list[Window
 
 def _layer(
     light: FloatMap, layers: Stack, index: int, scale: int, shown: NDArray[np.bool_], window: Window
-) -> FloatMap:
-    """Layer `index` unblurred at `scale`: premultiplied colour and coverage (h, w, 4), continued where it is hidden.
+) -> tuple[FloatMap, FloatMap | None]:
+    """Layer `index` unblurred at `scale`: premultiplied colour and coverage, continued where it is hidden.
 
     Only the cells where it is `shown` are looked at: most of a window is what it may be blurred into.
+
+    Returns:
+        float32 (h, w, 4), already times the second: how much say each place has when the lens takes its mean,
+        float32 (h, w) in 0..1, or None for 1 everywhere.
     """
     rows, columns = window.at(scale)
     known = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.float32)
@@ -261,6 +269,7 @@ def _layer(
             here = known_here[:, piece.left - window.left : piece.right - window.left]
             weighted[part, across] = shrink(_cut(light, layers, index, piece, here), scale)
         known[part] = shrink(known_here, scale)
+    say = None
     if known.min() < 1:
         deeper = _GRID // scale
         seen = shrink(weighted, deeper)
@@ -270,11 +279,33 @@ def _layer(
             place = layers.place[window.at(1)][_GRID // 2 :: _GRID, _GRID // 2 :: _GRID]
             hiding = np.searchsorted(layers.radii, max(0.0, layers.radii[index] + _STEP_PX))
             add_patterns(continued, seen, place > float(hiding) - 0.5)
-        hidden = resize(continued, (known.shape[0], known.shape[1]))
+        hidden, unknown = resize(continued, (known.shape[0], known.shape[1])), 1 - known
+        say_of_hidden = _say_of_hidden(layers, index, window)
+        if say_of_hidden is not None:
+            unknown *= resize(say_of_hidden, (known.shape[0], known.shape[1]))
+            say = known + unknown
         for start in range(0, known.shape[0], _STRIP_ROWS):
             part = slice(start, start + _STRIP_ROWS)
-            cv2.add(weighted[part], _times(hidden[part], 1 - known[part]), dst=weighted[part])
-    return weighted
+            cv2.add(weighted[part], _times(hidden[part], unknown[part]), dst=weighted[part])
+    return weighted, say
+
+
+def _say_of_hidden(layers: Stack, index: int, window: Window) -> FloatMap | None:
+    """How much say what is guessed of layer `index` has, at 1 / `_GRID` of the size: (h, w) in 0..1; None for all.
+
+    From each point of the lens, things on one side of the focus move the same way. What one of them hides of another
+    it therefore goes on hiding from most of the lens, and the picture holds no guess but what is seen of the other.
+    From a thing in focus, or on the other side, blur moves away: there the guess shows in full.
+    """
+    own = layers.radii[index]
+    same_side = layers.radii[index + 1 :] if own > 0 else layers.radii[index + 1 : layers.focal]
+    if own == 0 or not same_side:
+        return None
+    place = layers.place[window.at(1)][_GRID // 2 :: _GRID, _GRID // 2 :: _GRID]
+    steps = np.arange(len(layers.radii))
+    together = [min(own / radius, radius / own) if own * radius > 0 else 0.0 for radius in layers.radii]
+    free = 1 - np.interp(place, steps, together).astype(np.float32)
+    return np.maximum(free**_HIDES_ON, np.float32(_LEAST_SAY))
 
 
 def _cut(light: FloatMap, layers: Stack, index: int, window: Window, known: FloatMap) -> FloatMap:
