@@ -19,7 +19,7 @@ from .figures import Pose, Sprite, person
 
 HEIGHT, WIDTH, MARGIN_PX = 512, 768, 64
 F_NUMBERS = (2.8, 2.0, 4.0)  # of the three views of every scene
-VERSION = 2
+VERSION = 3
 """Raised when a change here, in figures, props or textures changes a pixel: truths in a cache are kept by it."""
 
 
@@ -187,7 +187,7 @@ def _views(layers: tuple[Layer, ...], wanted: tuple[tuple[str, int, int], ...]) 
 
 def _portrait(stage: Stage) -> tuple:
     stage.wall("foliage", (0.08, 0, 0))
-    stage.floor("planks", 400, 0.10, 0.75)
+    stage.floor("planks", 400, 0.10, 0.42)
     stage.put(props.plant(stage.rng, 150, 130), 560, 290, 0.35)
     stage.figure(360, 760, 700, 0.62, Pose(("akimbo", "down"), "long"))
     return ("person", 0, 0), ("layer", 0, 0), ("person", 0, 0)
@@ -195,7 +195,7 @@ def _portrait(stage: Stage) -> tuple:
 
 def _couple(stage: Stage) -> tuple:
     stage.wall("posters", (0.03, 0, 0))
-    stage.floor("bricks", 380, 0.05, 0.8)
+    stage.floor("bricks", 380, 0.05, 0.43)
     stage.figure(330, 505, 400, 0.42, Pose(("raised", "akimbo"), "curls"))
     stage.figure(445, 640, 590, 0.74, Pose(("down", "akimbo"), "short"))
     return ("person", 0, 0), ("person", 1, 0), ("layer", 0, 0)
@@ -203,7 +203,7 @@ def _couple(stage: Stage) -> tuple:
 
 def _crowd(stage: Stage) -> tuple:
     stage.wall("bricks", (0.04, 0, 0))
-    stage.floor("plaster", 300, 0.06, 0.95)
+    stage.floor("plaster", 300, 0.06, 0.39)
     for x, feet, height, depth in (
         (90, 400, 190, 0.22), (250, 405, 195, 0.23), (520, 410, 200, 0.25), (650, 420, 215, 0.28),
         (170, 460, 300, 0.42), (430, 480, 310, 0.46), (590, 600, 470, 0.70), (300, 680, 560, 0.88),
@@ -233,7 +233,7 @@ def _dimmed(layer: Layer) -> Layer:
 
 def _fence(stage: Stage) -> tuple:
     stage.wall("foliage", (0.05, 0, 0))
-    stage.floor("plaster", 420, 0.08, 0.5)
+    stage.floor("plaster", 420, 0.08, 0.34)
     stage.figure(300, 520, 430, 0.38, Pose(("out", "down"), "curls"))
     stage.figure(560, 480, 330, 0.26)
     stage.put(props.fence(stage.rng, HEIGHT + 2 * MARGIN_PX, WIDTH + 2 * MARGIN_PX), -MARGIN_PX, -MARGIN_PX, 0.85)
@@ -242,7 +242,7 @@ def _fence(stage: Stage) -> tuple:
 
 def _branches(stage: Stage) -> tuple:
     stage.wall("plaster", (0.06, 0, 0))
-    stage.floor("foliage", 390, 0.08, 0.7)
+    stage.floor("foliage", 390, 0.08, 0.37)
     stage.put(props.branches(stage.rng, 420, WIDTH + 2 * MARGIN_PX, 4), -MARGIN_PX, -MARGIN_PX, 0.2)
     stage.figure(400, 560, 500, 0.5, Pose(("akimbo", "raised"), "long"))
     stage.put(props.branches(stage.rng, HEIGHT + 2 * MARGIN_PX, WIDTH + 2 * MARGIN_PX, 4), -MARGIN_PX, -MARGIN_PX, 0.92)
@@ -251,7 +251,7 @@ def _branches(stage: Stage) -> tuple:
 
 def _leaning(stage: Stage) -> tuple:
     stage.wall("planks", (0.02, 0.00010, 0))
-    stage.floor("checkerboard", 370, 0.10, 0.8)
+    stage.floor("checkerboard", 370, 0.11, 0.48)
     stage.figure(420, 480, 400, 0.44, Pose(("down", "out"), "short", tilt=0.18), slope=-0.0009)
     stage.figure(200, 560, 480, 0.62, Pose(("folded", "folded"), "bun"), slope=0.0005)
     return ("person", 0, 0), ("person", 1, 0), ("layer", 0, 0)
@@ -266,9 +266,9 @@ def _checkers(stage: Stage) -> tuple:
 
 
 def _corridor(stage: Stage) -> tuple:
-    stage.wall("stripes", (0.10, 0.00055, 0))
-    stage.floor("planks", 330, 0.28, 0.95)
-    stage.figure(140, 420, 230, 0.30)
+    stage.wall("stripes", (0.05, 0.00025, 0))
+    stage.floor("planks", 330, 0.28, 0.53)
+    stage.figure(140, 420, 230, 0.41)
     stage.figure(370, 470, 320, 0.48, Pose(("out", "out"), "hat"))
     stage.figure(610, 620, 520, 0.80)
     return ("person", 1, 0), ("person", 0, 0), ("layer", 1, 0)
@@ -276,8 +276,8 @@ def _corridor(stage: Stage) -> tuple:
 
 def _table(stage: Stage) -> tuple:
     stage.wall("stripes", (0.04, 0, 0))
-    stage.floor("planks", 280, 0.25, 0.98)
     stage.figure(620, 520, 430, 0.2, Pose(("folded", "raised"), "curls"))
+    stage.floor("planks", 280, 0.25, 0.75)
     stage.put(props.box(stage.rng, 150, 170), 90, 200, 0.4)
     stage.put(props.plant(stage.rng, 210, 180), 260, 200, 0.55)
     stage.put(props.ball(stage.rng, 70), 480, 300, 0.72)
@@ -295,7 +295,7 @@ def _close_up(stage: Stage) -> tuple:
 
 def _shoulder(stage: Stage) -> tuple:
     stage.wall("foliage", (0.04, 0.0001, 0))
-    stage.floor("bricks", 400, 0.1, 0.75)
+    stage.floor("bricks", 400, 0.125, 0.40)
     stage.figure(280, 490, 360, 0.36, Pose(("akimbo", "akimbo"), "long"))
     stage.figure(480, 540, 430, 0.48, Pose(("akimbo", "out"), "short"))
     stage.figure(660, 1060, 1000, 0.97, Pose(("down", "down"), "short"))

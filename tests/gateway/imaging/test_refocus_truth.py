@@ -86,6 +86,19 @@ def test_the_subject_is_whole_and_hidden_parts_stay_hidden(small_scene: tuple[La
     assert seen.mattes.sum(axis=0).max() <= 1 + 1e-5
 
 
+@pytest.mark.parametrize("number", range(1, 13))
+def test_nothing_hides_what_is_nearer(number: int) -> None:
+    """A lens cannot take a picture in which the floor lies before the feet that stand on it."""
+    nearest = np.zeros((HEIGHT + 2 * scenes.MARGIN_PX, WIDTH + 2 * scenes.MARGIN_PX), np.float32)
+    for layer in scenes.scene(number).layers:
+        rows, columns = layer.light.shape[:2]
+        top, left = layer.top + scenes.MARGIN_PX, layer.left + scenes.MARGIN_PX
+        here = nearest[top : top + rows, left : left + columns]
+        solid, depth = layer.light[..., 3] > 0.5, layer.inverse_depth()
+        assert (depth >= here)[solid].all()
+        here[solid] = depth[solid]
+
+
 def test_a_seed_gives_the_same_pixels() -> None:
     first, again, other = (scenes.build(10, seed) for seed in (5, 5, 6))
     assert all(np.array_equal(a.light, b.light) for a, b in zip(first.layers, again.layers, strict=True))
