@@ -44,24 +44,25 @@ def add_patterns(continued: FloatMap, rgba: FloatMap, wanted: NDArray[np.bool_])
     small = resize(rgba, size)
     alpha = np.ascontiguousarray(small[..., 3])
     seen = alpha > 0.5
-    wanted_there = resize(wanted.astype(np.float32), size) > 0.5
-    if np.count_nonzero(wanted_there & ~seen) < _LEAST_WANTED or np.count_nonzero(seen) < _LEAST_KNOWN:
+    hidden = (resize(wanted.astype(np.float32), size) > 0.5) & ~seen
+    if np.count_nonzero(hidden) < _LEAST_WANTED or np.count_nonzero(seen) < _LEAST_KNOWN:
         return
     colour = np.minimum(small[..., :3] / np.maximum(alpha, np.float32(0.05))[..., None], 1)
-    found = _continued(colour, seen.astype(np.float32))
+    softened: NDArray[Any] = cv2.dilate(hidden.astype(np.uint8), np.ones(_SOFT, np.uint8))
+    found = _continued(colour, seen.astype(np.float32), softened > 0)
     if found is None:
         return
     light, belief = found
     belief = np.asarray(cv2.blur(belief, _SOFT))
     np.clip(light, colour[seen].min(axis=0), colour[seen].max(axis=0), out=light)
-    belief[seen | ~wanted_there] = 0
+    belief[~hidden] = 0
     full = (wanted.shape[0], wanted.shape[1])
     light, belief = resize(light, full), resize(belief, full)[..., None]
     shown = continued[..., :3]
     shown += belief * (light * continued[..., 3:] - shown)
 
 
-def _continued(colour: FloatMap, seen: FloatMap) -> tuple[FloatMap, FloatMap] | None:
+def _continued(colour: FloatMap, seen: FloatMap, wanted: NDArray[np.bool_]) -> tuple[FloatMap, FloatMap] | None:
     """Colours (h, w, 3) as the pattern has them, and how far to believe it, (h, w) in 0..1; None without a pattern."""
     share = np.maximum(_sums(seen), np.float32(1e-3))[..., None]
     mean = _sums(colour * seen[..., None]) / share
@@ -74,19 +75,43 @@ def _continued(colour: FloatMap, seen: FloatMap) -> tuple[FloatMap, FloatMap] | 
         return None
     best = np.full(seen.shape, _BELIEVED[0], np.float32)
     pattern = np.zeros_like(differs)
-    here = np.dstack([differs, seen])
+    around = _around(wanted)
+    grey_here, seen_here, wanted_here = grey[around], seen[around], wanted[around]
+    squares = grey_here * grey_here
     for down, right in shifts:
-        move = np.array([[1, 0, -right], [0, 1, -down]], np.float32)
-        ahead: NDArray[Any] = cv2.warpAffine(here, move, seen.shape[::-1], flags=cv2.INTER_NEAREST)
-        both = seen * ahead[..., 3]
-        grey_ahead = ahead[..., :3].sum(axis=2) * np.float32(1 / 3)
-        sums = _sums(np.dstack([grey * grey_ahead, grey * grey * both, grey_ahead * grey_ahead * both, both]))
-        local = sums[..., 0] / np.sqrt(np.maximum(sums[..., 1] * sums[..., 2], np.float32(1e-8)))
-        enough = (sums[..., 3] >= _OVERLAP * _WINDOW[0] * _WINDOW[1]) & (ahead[..., 3] > 0)
-        better = enough & (local > best + np.float32(_BETTER))
-        pattern[better], best[better] = ahead[..., :3][better], local[better]
+        ahead, known_ahead = _shifted(grey, down, right, around), _shifted(seen, down, right, around)
+        both = seen_here * known_ahead
+        products: NDArray[Any] = cv2.merge([grey_here * ahead, squares * known_ahead, ahead * ahead * seen_here, both])
+        alike, own, theirs, count = cv2.split(_sums(products))
+        local = alike / np.sqrt(np.maximum(own * theirs, np.float32(1e-8)))
+        enough = (count >= _OVERLAP * _WINDOW[0] * _WINDOW[1]) & (known_ahead > 0) & wanted_here
+        better = enough & (local > best[around] + np.float32(_BETTER))
+        rows, columns = np.nonzero(better)
+        best[around][better] = local[better]
+        rows, columns = rows + around[0].start, columns + around[1].start
+        pattern[rows, columns] = differs[rows + down, columns + right]
     belief = np.clip((best - np.float32(_BELIEVED[0])) * np.float32(1 / (_BELIEVED[1] - _BELIEVED[0])), 0, 1)
     return mean + belief[..., None] * pattern, belief
+
+
+def _around(wanted: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The box that holds all that is wanted, and what their windows reach."""
+    box = []
+    for axis, reach in ((1, _WINDOW[1] // 2), (0, _WINDOW[0] // 2)):
+        inside = np.flatnonzero(wanted.any(axis=axis))
+        box.append(slice(max(0, int(inside[0]) - reach), min(wanted.shape[1 - axis], int(inside[-1]) + reach + 1)))
+    return box[0], box[1]
+
+
+def _shifted(values: FloatMap, down: int, right: int, part: tuple[slice, slice]) -> FloatMap:
+    """What lies so far ahead of each pixel of a part, 0 beyond the border."""
+    rows, columns = part
+    result = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.float32)
+    top, left = max(0, rows.start + down), max(0, columns.start + right)
+    found = values[top : max(top, rows.stop + down), left : max(left, columns.stop + right)]
+    top, left = top - rows.start - down, left - columns.start - right
+    result[top : top + found.shape[0], left : left + found.shape[1]] = found
+    return result
 
 
 def _sums(values: FloatMap) -> FloatMap:
