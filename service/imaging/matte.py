@@ -12,7 +12,7 @@ from service.imaging.sharpening import sharp_upsample
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels; right and bottom exclusive."""
 
-_WINDOW_PX = 6.0  # of the network's map: a person's colours and those around him reach farther than a depth step's
+_WINDOW_PX = 10.0  # of the network's map: a person's colours and those around him reach farther than a depth step's
 _DRAFT = 2  # times the size of the map: the border is first moved on a copy of the photo, so that it can move farther
 
 THRESHOLD = 0.5
