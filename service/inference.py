@@ -319,9 +319,18 @@ def _output(tensor: TensorSpec, result: InferResult, model: str) -> NDArray[np.f
 
 @asynccontextmanager
 async def _mapped_errors(model: str) -> AsyncIterator[None]:
-    """Turn everything tritonclient and gRPC raise into this service's errors, without their text."""
+    """Turn everything tritonclient and gRPC raise into this service's errors, without their text.
+
+    Raises:
+        CancelledError: the task was cancelled just as the answer came; grpc.aio then gives the answer, and the cancel
+            would be lost: a canary would probe for ever, and a stop wait for it.
+    """
+    caller = asyncio.current_task()
+    cancels = caller.cancelling() if caller is not None else 0
     try:
         yield
+        if caller is not None and caller.cancelling() > cancels:
+            raise asyncio.CancelledError
     except InferenceServerException as error:
         raise translate(error.status() or "", error.message() or "", model) from error
     except asyncio.CancelledError:

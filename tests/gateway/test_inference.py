@@ -79,3 +79,28 @@ def test_nobody_listening_is_unavailable_at_once() -> None:
         await client.close()
 
     asyncio.run(scenario())
+
+
+def test_a_cancel_just_as_the_answer_comes_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """grpc.aio then gives the answer; a canary that never heard of its end once kept the service from stopping."""
+
+    async def scenario() -> None:
+        client, asked = TritonClient("127.0.0.1:1"), asyncio.Event()
+
+        async def ready(*_: object, **__: object) -> bool:
+            asked.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return True
+            return False
+
+        monkeypatch.setattr(client._triton, "is_model_ready", ready)
+        task = asyncio.create_task(client.is_ready("focus"))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await client.close()
+
+    asyncio.run(scenario())
