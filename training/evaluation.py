@@ -12,9 +12,9 @@ from tqdm import tqdm
 from service.contract import Size
 from service.imaging.depth import upsample_guided
 from service.imaging.geometry import Letterbox
-from training.data.person import IGNORE
+from training.data.person import IGNORE, ONE_PERSON_SETS
 from training.data.sample import Sample
-from training.metrics import STRICT, boundary_f1, depth_metrics, iou
+from training.metrics import STRICT, boundary_f1, depth_metrics, iou, touching
 from training.models.focus_on_depth import Served
 from training.parity import Runtime, eager
 
@@ -101,7 +101,8 @@ def score(sample: Sample, prediction: Prediction, boundaries: bool = False, step
     """One picture judged.
 
     Person IoU counts only pictures that show a labelled person; `false_person` is the share of pixels called a person
-    in those that show none.
+    in those that show none. `labelled_iou`, of `ONE_PERSON_SETS`, leaves out found pieces apart from the one person
+    that the mask shows: mostly somebody else, rightly found and not labelled.
 
     Args:
         sample: With truth for depth, people or both.
@@ -127,6 +128,8 @@ def score(sample: Sample, prediction: Prediction, boundaries: bool = False, step
         counted = sample.person != IGNORE
         if truth.mean() > 0.001:
             values["iou"] = iou(person > 0.5, truth, counted)
+            if sample.source in ONE_PERSON_SETS:
+                values["labelled_iou"] = iou(touching(person > 0.5, truth), truth, counted)
         else:
             values["false_person"] = float((person > 0.5)[counted].mean())
     return Score(sample.name, sample.source, values)

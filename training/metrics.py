@@ -262,6 +262,13 @@ def iou(prediction: Mask, truth: Mask, counted: Mask) -> float:
     return float((p & t).sum()) / union if union else 1.0
 
 
+def touching(prediction: Mask, truth: Mask) -> Mask:
+    """The connected pieces of a mask that share a pixel with the true one; bool (H, W)."""
+    _, pieces = cv2.connectedComponents(prediction.astype(np.uint8), connectivity=8)
+    found: Mask = prediction & np.isin(pieces, np.unique(pieces[prediction & truth]))
+    return found
+
+
 @dataclass(frozen=True)
 class DisparityMetrics:
     """Of one pair.

@@ -31,8 +31,9 @@ def markdown(entries: Sequence[Entry]) -> str:
         _block("Boundary F1, pixel for pixel as Depth Pro has it", edges, _number("boundary_f1_strict", 3)),
         _block("Pairs of `rgbd`: delta1 / AbsRel / boundary F1", pairs, _pair),
         _block("Person IoU (higher is better)", people, _number("iou")),
+        _block("The same without found pieces apart from the labelled person", people, _number("labelled_iou", 3)),
         _block("Rendered scenes no training sees: delta1 / AbsRel / boundary F1", scenes, _pair),
-        _block("The same: person IoU", scenes, _number("iou")),
+        _block("Of rendered scenes: person IoU", scenes, _number("iou")),
         _worst(entries),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"

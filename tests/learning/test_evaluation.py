@@ -101,6 +101,24 @@ def test_8_bit_truth_has_no_contours_among_its_far_steps_but_one_against_the_sky
     assert score(sample, flat_sky, boundaries=True).values["boundary_f1"] < 0.5
 
 
+def test_where_masks_show_one_person_somebody_apart_is_judged_both_ways():
+    mask, found = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.float32)
+    mask[10:40, 10:20] = 255  # 300 pixels
+    found[10:40, 10:22] = 1  # 60 more that touch
+    found[10:40, 40:50] = 1  # 300 more of somebody behind
+    for source, expected in (("ccp", {"iou": 300 / 660, "labelled_iou": 300 / 360}), ("camvid", {"iou": 300 / 660})):
+        sample = Sample("a", source, "a", np.zeros((64, 64, 3), np.uint8), person=mask)
+        assert score(sample, (found, found)).values == pytest.approx(expected)
+
+
+def test_nobody_found_is_nobody_touching():
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:40, 10:20] = 255
+    nobody = np.zeros((64, 64), np.float32)
+    values = score(Sample("a", "ccp", "a", np.zeros((64, 64, 3), np.uint8), person=mask), (nobody, nobody)).values
+    assert values == {"iou": 0, "labelled_iou": 0}
+
+
 def test_a_network_runs_at_the_size_asked_for():
     seen = []
 

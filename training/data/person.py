@@ -56,6 +56,9 @@ PERSON_TRAIN_SETS = ("humanseg", "p3m")
 PERSON_TRUTH_SETS = ("pennfudan", "ccp", "camvid")
 """Sets of `truth_person/` for judging only."""
 
+ONE_PERSON_SETS = ("ccp",)
+"""Those of them whose masks show one person a picture and leave out whoever else is on it."""
+
 
 def read_person(path: Path) -> npt.NDArray[np.uint8]:
     """Person label, uint8 (H, W): 255 person, 0 not, 127 ignore.
