@@ -9,6 +9,7 @@ another, may have a process each.
 """
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -156,6 +157,7 @@ def all_recipes(scenes: Path, out: Path, repository: Path, folders: Sequence[str
                 exported += 1
                 told += f", exported {network} {time.monotonic() - begun - trained:.1f} s"
             print(told, flush=True)
+        shutil.rmtree(out / folder.name)  # nobody else starts from these; all checkpoints together are gigabytes
     print(f"{len(paths)} recipes, {exported} networks", flush=True)
 
 
