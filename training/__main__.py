@@ -43,7 +43,9 @@ def _prepared(arguments: argparse.Namespace) -> tuple["TrainConfig", "FirstWeigh
 def _bank(arguments: argparse.Namespace, config: "TrainConfig") -> "Bank":
     """All samples; those that cannot be read are told."""
     from training.config_stereo import PairsConfig, StereoConfig
+    from training.config_votes import VotesConfig
     from training.data.bank import fill, readers
+    from training.data.crowd_files import crowd_readers
     from training.data.proxy_pairs import proxy_readers
     from training.data.stereo_pairs import stereo_readers
     from training.distributed import rank
@@ -54,6 +56,8 @@ def _bank(arguments: argparse.Namespace, config: "TrainConfig") -> "Bank":
         listed = stereo_readers(config.layered, config.sizes[0], arguments.scenes)
     elif isinstance(config, PairsConfig):
         listed = proxy_readers(config, arguments.out)
+    elif isinstance(config, VotesConfig):
+        listed = crowd_readers(config.plain_crowds, arguments.scenes)
     bank = fill(listed, rank() == 0, config.split)
     if rank() == 0:
         if bank.broken:
@@ -333,7 +337,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     comparison.add_arguments(command)
 
-    from training import adapt_command
+    from training import adapt_command, crowds_command, meta_command, meta_results, proxy_command
 
     adapt_command.add_adapt(
         commands.add_parser(
@@ -344,8 +348,6 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("stereo", help="judge a stereo network", description="EPE, bad3 and D1-all on pairs.")
     )
 
-    from training import meta_command
-
     meta_command.add_meta(
         commands.add_parser(
             "meta",
@@ -353,8 +355,6 @@ def _parser() -> argparse.ArgumentParser:
             description="Learn first weights that adapt fast (L2A), and which errors to adapt by (WAd).",
         )
     )
-
-    from training import meta_results
 
     meta_results.add_results(
         commands.add_parser(
@@ -364,8 +364,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
-    from training import proxy_command
-
+    crowds_command.add_commands(commands)
     proxy_command.add_commands(commands)
 
     from training import benchmark

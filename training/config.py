@@ -11,6 +11,7 @@ import yaml
 
 from service.contract import NETWORK_SIZES, Size
 from training.config_stereo import ConfidenceConfig, ProxyConfig, StereoConfig
+from training.config_votes import VotesConfig
 from training.errors import TrainingError
 from training.losses import DepthForm
 from training.recipe import TrainConfig
@@ -158,6 +159,7 @@ CONFIGS: MappingProxyType[str, type[TrainConfig]] = MappingProxyType(
         "stereo": StereoConfig,
         "confidence": ConfidenceConfig,
         "proxy_adaptation": ProxyConfig,
+        "person_votes": VotesConfig,
         "imported": ImportedConfig,
     }
 )

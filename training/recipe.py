@@ -10,7 +10,7 @@ from training.errors import TrainingError
 
 Optimizer = Literal["adamw", "adam"]
 ScheduleName = Literal["cosine", "triangular", "one_cycle", "poly", "plateau"]
-Metric = Literal["delta1", "abs_rel", "rmse", "silog", "loss", "epe", "area"]
+Metric = Literal["delta1", "abs_rel", "rmse", "silog", "loss", "epe", "area", "vote_error"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ OF_A_TASK = {
         "confidence": "left_right",
         "ccnn": "''",
     },
+    "person_votes": {"sources": "{plain_crowds: 1.0}", "plain_crowds": "6"},
 }
 """What differs for a task whose samples are no photos."""
 TINY = {  # of the first that a name begins with
@@ -64,6 +65,7 @@ TINY = {  # of the first that a name begins with
     "madnet": "madnet",  # small as it is
     "ccnn": "ccnn",
     "madnet_normalised": "madnet_normalised",
+    "person_votes": "person_votes",
 }
 
 

@@ -19,7 +19,7 @@ from training.data import person, rgbd, stereo, taught
 from training.data.pasting import cut_out, paste
 from training.data.sample import BrokenSampleError, Sample, checked
 from training.data.synthetic.dataset import read_scene, read_scenes
-from training.data.transforms import Augmentation, Item, jittered, view
+from training.data.transforms import Augmentation, Item, jittered, moved_votes, view, whole_map
 from training.errors import TrainingError
 
 LONG_SIDE = 448
@@ -92,6 +92,9 @@ def reduce(sample: Sample, long_side: int = LONG_SIDE) -> Sample:
     )
     if right is not None:
         right = cv2.resize(right, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    votes, small = sample.votes, (size[1], size[0])
+    if votes is not None:
+        votes = moved_votes(votes, whole_map((height, width), small), small)
     if depth is not None:
         depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST).astype(np.float32, copy=False)
     if label is not None:
@@ -105,6 +108,7 @@ def reduce(sample: Sample, long_side: int = LONG_SIDE) -> Sample:
         disparity_px=disparity,
         proxy_px=proxy,
         confidence=confidence,
+        votes=votes,
     )
 
 
@@ -199,6 +203,7 @@ class Batch:
         disparity_px: float32 (B, H, W), as in `Item`; None unless all of them have some.
         proxy_px: The same of the proxy.
         confidence: float32 (B, H, W), as in `Item`; None unless all of them have one.
+        votes: float32 (B, 4, H, W), as in `Item`; None unless all of them have some.
     """
 
     image: Tensor
@@ -211,6 +216,7 @@ class Batch:
     disparity_px: Tensor | None = None
     proxy_px: Tensor | None = None
     confidence: Tensor | None = None
+    votes: Tensor | None = None
 
     @property
     def depth_m(self) -> Tensor:
@@ -220,7 +226,7 @@ class Batch:
 
     def to(self, device: str) -> "Batch":
         """The same on `device`."""
-        optional = (self.base_depths_m, self.right, self.disparity_px, self.proxy_px, self.confidence)
+        optional = (self.base_depths_m, self.right, self.disparity_px, self.proxy_px, self.confidence, self.votes)
         return Batch(
             self.image.to(device),
             self.inverse_depth.to(device),
@@ -238,6 +244,7 @@ class Batch:
         disparities = [item.disparity_px for item in items if item.disparity_px is not None]
         proxies = [item.proxy_px for item in items if item.proxy_px is not None]
         confidences = [item.confidence for item in items if item.confidence is not None]
+        votes = [item.votes.transpose(2, 0, 1) for item in items if item.votes is not None]
         return cls(
             torch.from_numpy(np.stack([item.image for item in items])),
             torch.from_numpy(np.stack([item.inverse_depth for item in items])),
@@ -246,7 +253,7 @@ class Batch:
             torch.tensor([item.metric for item in items]),
             *(
                 torch.from_numpy(np.stack(arrays)) if len(arrays) == len(items) else None
-                for arrays in (bases, rights, disparities, proxies, confidences)
+                for arrays in (bases, rights, disparities, proxies, confidences, votes)
             ),
         )
 

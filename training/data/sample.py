@@ -33,6 +33,9 @@ class Sample:
             without truth.
         proxy_px: float32 (H, W), the same as a matcher says it (`training.proxies`), 0 = nothing; None without.
         confidence: float32 (H, W), 0..1, how far `proxy_px` can be trusted; None without.
+        votes: float32 (H, W, 4), per pixel of a person: dx and dy to the person's chest in pixels, the person's height
+            in pixels, the person's number from 1 on; all 0 = nobody; None without. `inverse_depth` and `person` are
+            then no truth, but maps as a network of the service gives them.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Sample:
     disparity_px: npt.NDArray[np.float32] | None = None
     proxy_px: npt.NDArray[np.float32] | None = None
     confidence: npt.NDArray[np.float32] | None = None
+    votes: npt.NDArray[np.float32] | None = None
 
 
 def checked(sample: Sample) -> Sample:
@@ -64,6 +68,8 @@ def checked(sample: Sample) -> Sample:
     for values, what in ((depth, "depth"), *((disparity, "disparity") for disparity in disparities)):
         if values is not None and not (np.isfinite(values).all() and values.min() >= 0):
             raise BrokenSampleError(f"{sample.name}: {what} that is infinite, not a number or below 0")
+    if sample.votes is not None and (sample.votes.shape != (*size, 4) or not np.isfinite(sample.votes).all()):
+        raise BrokenSampleError(f"{sample.name}: votes of {sample.votes.shape} or infinite, its picture {size}")
     known = any(values is not None and values.any() for values in (depth, *disparities))
     if person is None and not known:
         raise BrokenSampleError(f"{sample.name}: no pixel has truth")

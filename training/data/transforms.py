@@ -18,6 +18,11 @@ from training.data.sample import Sample
 NO_LABEL = -1.0
 """Person target of a pixel without label."""
 
+_DEPTH_GAIN, _DEPTH_OFFSET, _DEPTH_NOISE = (0.7, 1.0), (0.0, 0.1), 0.004  # of relative inverse depth, 0..1
+_DEPTH_BENT, _DEPTH_GAMMA = 0.5, (0.7, 1.4)  # how often, and by which power
+_PHOTO_UNKNOWN = 0.08  # how often there is no photo beside the maps, as when a caller gives maps alone
+_DEPTH_WOBBLE, _WOBBLES = 0.06, (6, 8)  # most that a network errs by from part to part of a picture; rows and columns
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -34,6 +39,7 @@ class Item:
         disparity_px: float32 (H, W), as in `Sample`, in pixels of this size; None without.
         proxy_px: The same of the proxy.
         confidence: float32 (H, W), as in `Sample`; None without.
+        votes: float32 (H, W, 4), as in `Sample`, in pixels of this size; None without.
     """
 
     image: npt.NDArray[np.uint8]
@@ -46,6 +52,7 @@ class Item:
     disparity_px: npt.NDArray[np.float32] | None = None
     proxy_px: npt.NDArray[np.float32] | None = None
     confidence: npt.NDArray[np.float32] | None = None
+    votes: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,8 @@ def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item
     """`sample` through `mapping`; beyond its border the picture repeats its edge pixels, as in the service, truth ends.
 
     Depth takes the nearest pixel, because a mean of near and far is neither and a mean with "no data" is wrong.
-    Person labels become probabilities, and any touch of an unlabelled pixel makes the result unlabelled.
+    Person labels become probabilities, and any touch of an unlabelled pixel makes the result unlabelled. Maps that come
+    with votes are no truth: they are interpolated, and beyond the border there is nobody and nothing near.
     """
     size = (target[1], target[0])
     inverse = cv2.WARP_INVERSE_MAP
@@ -177,12 +185,14 @@ def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item
     image = move(sample.image, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
     depth = np.zeros(target, np.float32)
     if sample.inverse_depth is not None:
-        depth = move(sample.inverse_depth, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+        sampling = cv2.INTER_NEAREST if sample.votes is None else cv2.INTER_LINEAR
+        depth = move(sample.inverse_depth, sampling, cv2.BORDER_CONSTANT)
     person = np.full(target, NO_LABEL, np.float32)
     if sample.person is not None:
-        share = move(sample.person / np.float32(PERSON), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
-        unknown = move((sample.person == IGNORE).astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, 1.0)
-        person = np.where(unknown > 0.01, np.float32(NO_LABEL), share)
+        person = move(sample.person / np.float32(PERSON), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        if sample.votes is None:
+            unknown = move((sample.person == IGNORE).astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, 1.0)
+            person = np.where(unknown > 0.01, np.float32(NO_LABEL), person)
     bases = None
     if sample.base_depths_m is not None:
         bases = move(sample.base_depths_m.astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
@@ -198,15 +208,66 @@ def warp(sample: Sample, mapping: npt.NDArray[np.float64], target: Size) -> Item
             (sample.confidence, 1.0),
         )
     )
-    return Item(image, depth, person, sample.shift_known, sample.metric, bases, right, disparity, proxy, confidence)
+    votes = None if sample.votes is None else moved_votes(sample.votes, mapping, target)
+    return Item(
+        image, depth, person, sample.shift_known, sample.metric, bases, right, disparity, proxy, confidence, votes
+    )
+
+
+def moved_votes(
+    votes: npt.NDArray[np.float32], mapping: npt.NDArray[np.float64], target: Size
+) -> npt.NDArray[np.float32]:
+    """Votes through an affine map: places, arrows and heights.
+
+    Args:
+        votes: float32 (H, W, 4), as in `Sample`.
+        mapping: (2, 3), as of `random_map`.
+        target: (height, width) of the result.
+
+    Returns:
+        float32 (height, width, 4), in pixels of the result; every arrow still ends at the same chest.
+    """
+    # as places and not as arrows: the nearest pixel lies up to half a pixel off the one that is asked for
+    placed = votes.copy()
+    placed[..., 0] += np.arange(votes.shape[1], dtype=np.float32)
+    placed[..., 1] += np.arange(votes.shape[0], dtype=np.float32)[:, None]
+    source: npt.NDArray[Any] = placed
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    moved: npt.NDArray[Any] = cv2.warpAffine(source, mapping, (target[1], target[0]), flags=flags)
+    back = np.linalg.inv(mapping[:, :2]).astype(np.float32)
+    right, down = (moved[..., axis] - np.float32(mapping[axis, 2]) for axis in (0, 1))
+    found = np.empty((*target, 4), np.float32)
+    found[..., 0] = back[0, 0] * right + back[0, 1] * down - np.arange(target[1], dtype=np.float32)
+    found[..., 1] = back[1, 0] * right + back[1, 1] * down - np.arange(target[0], dtype=np.float32)[:, None]
+    found[..., 2] = moved[..., 2] * np.hypot(*back[:, 1])  # people stand upright in the picture
+    found[..., 3] = moved[..., 3]
+    found[moved[..., 2] <= 0] = 0
+    return found
 
 
 def jittered(rng: np.random.Generator, item: Item) -> Item:
-    """The item in other colours; both pictures of a pair alike."""
+    """The item in other colours; both pictures of a pair alike; depth as given (with votes) with another range too."""
+    if item.votes is not None:
+        item = replace(item, inverse_depth=_rescaled(rng, item.inverse_depth))
+        if rng.random() < _PHOTO_UNKNOWN:
+            return replace(item, image=np.full_like(item.image, 127))
     if item.right is None:
         return replace(item, image=jitter(rng, item.image))
     left, right = np.split(jitter(rng, np.concatenate([item.image, item.right])), 2)
     return replace(item, image=left, right=right)
+
+
+def _rescaled(rng: np.random.Generator, given: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Relative inverse depth stretched as in a photo that shows nearer and farther things too, and a little noisy."""
+    low, high = rng.uniform(*_DEPTH_OFFSET), rng.uniform(*_DEPTH_GAIN)
+    changed = given * np.float32(high) + np.float32(low)
+    if rng.random() < _DEPTH_BENT:
+        changed = np.maximum(changed, 0) ** np.float32(rng.uniform(*_DEPTH_GAMMA))
+    wobble = (rng.standard_normal(_WOBBLES, np.float32) * np.float32(rng.uniform(0, _DEPTH_WOBBLE))).clip(-0.1, 0.1)
+    smooth = cv2.resize(wobble, given.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    noise = rng.standard_normal(given.shape, np.float32) * np.float32(_DEPTH_NOISE)
+    rescaled: npt.NDArray[np.float32] = np.maximum(changed, 0) + smooth * (given > 0) + noise
+    return rescaled
 
 
 def jitter(rng: np.random.Generator, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -26,6 +26,7 @@ from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDep
 from training.models.focus_on_depth_vit import NETWORKS as FOCUS_ON_DEPTH_VIT_NETWORKS
 from training.models.madnet import MADNet, NormalisedMADNet
 from training.models.mobilenet_v2 import MobileNetV2
+from training.models.person_votes import PersonVotes
 from training.models.stack import NETWORKS as STACK_NETWORKS
 from training.models.timm_encoder import TimmEncoder
 from training.models.vit import VitEncoder
@@ -136,6 +137,7 @@ MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
     | DPT_NETWORKS
     | DEPTH_ANYTHING_NETWORKS
     | {"madnet": MADNet, "madnet_normalised": NormalisedMADNet, "dispnetc": DispNetC, "ccnn": CCNN}
+    | {"person_votes": PersonVotes}
 )
 """Builder of each network."""
 

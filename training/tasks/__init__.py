@@ -12,6 +12,7 @@ from training.tasks.confidence import ConfidenceTask
 from training.tasks.distillation import DistillationTask
 from training.tasks.focus_on_depth import FocusOnDepthTask
 from training.tasks.metric_depth import MetricDepthTask
+from training.tasks.person_votes import PersonVotesTask
 from training.tasks.proxy_adaptation import ProxyAdaptationTask
 from training.tasks.stacked import StackedTask
 from training.tasks.stereo import StereoTask
@@ -26,6 +27,7 @@ TASKS: MappingProxyType[str, Callable[[Any, Surroundings], Task]] = MappingProxy
         "stereo": StereoTask,
         "confidence": ConfidenceTask,
         "proxy_adaptation": ProxyAdaptationTask,
+        "person_votes": PersonVotesTask,
     }
 )
 """Each takes the config that `training.config.CONFIGS` has under the same name."""

@@ -22,6 +22,9 @@ _ARMS = {
     "folded": ((0.150, -0.660), (0.020, -0.660)),
 }
 _HAIR = ("short", "long", "curls", "bun", "wild", "hat")
+ABOVE, BELOW = 1.18, 0.04
+"""Of a figure's sprite, above and below the ground it stands on, in heights of the figure."""
+
 _SKIN = ((0.95, 0.80, 0.69), (0.87, 0.67, 0.53), (0.70, 0.50, 0.37), (0.45, 0.30, 0.22))
 _LOCKS = ((0.10, 0.08, 0.07), (0.30, 0.19, 0.11), (0.62, 0.46, 0.24), (0.55, 0.55, 0.57), (0.48, 0.20, 0.10))
 
@@ -116,7 +119,7 @@ def person(rng: np.random.Generator, height_px: float, pose: Pose | None = None)
     arms = pose.arms or (names[rng.integers(len(names))], names[rng.integers(len(names))])
     style = pose.hair or _HAIR[rng.integers(len(_HAIR))]
     reach = 0.40 + abs(np.sin(pose.tilt)) * 1.1
-    canvas = Canvas(height_px, -reach, reach, -1.18, 0.04, pose.tilt)
+    canvas = Canvas(height_px, -reach, reach, -ABOVE, BELOW, pose.tilt)
     skin = canvas.tinted(rng, _SKIN[rng.integers(len(_SKIN))])
     locks = canvas.tinted(rng, _LOCKS[rng.integers(len(_LOCKS))], 0.35)
     if style in ("long", "wild"):
