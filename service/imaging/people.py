@@ -5,8 +5,8 @@ and of a size that fits its distance, or it is a lap or an arm and goes to the p
 what nearer people hide all round is somebody too (`behind`).
 Two pieces of one person left and right of something nearer are put together again, and loose pieces that are nobody (a
 bag, a shoe) go to the person they hang on: where in doubt, people stay whole. Then those who stand side by side at one
-depth by their heads, along the cheapest seam from between them downwards. Found on a reduced copy; the soft borders of
-the full-size matte are kept.
+depth by their heads, along the cheapest seam from between them downwards. Whom that leaves together a small network may
+tell apart (`grouping`). Found on a reduced copy; the soft borders of the full-size matte are kept.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging import heads, seams
+from service.imaging import grouping, heads, seams, votes
 from service.imaging.behind import people_behind, with_slivers
 from service.imaging.depth import finite
 from service.imaging.errors import InvalidMap
@@ -46,7 +46,6 @@ Mask = NDArray[np.bool_]
 MAX_PEOPLE: Final = 8
 """Most mattes returned, the largest people first; each costs a whole float map."""
 
-_SPLIT_LONG_SIDE: Final = 320
 _SPECK_SHARE: Final = 0.0008  # of the picture: smaller pieces are specks
 _PART_SHARE: Final = 0.005  # of a connected piece: smaller parts (a hand stretched out) stay with it
 _CLEAR_SHARE: Final = 0.2  # of a connected piece: how large that is
@@ -66,7 +65,8 @@ def split(person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8] | 
     Args:
         person: (H, W) in 0..1, matte of all people.
         inverse_depth: (H, W) in 0..1, 1 = nearest.
-        image: uint8 (H, W, 3), RGB; edges of colour help to place the line between two who touch.
+        image: uint8 (H, W, 3), RGB; edges of colour help to place the line between two who touch, and the network that
+            tells apart whom outlines and depth leave together is asked only with it.
 
     Returns:
         float32 (N, H, W), one matte per person, nearest (largest median inverse depth) first; N is 0 when there is
@@ -82,10 +82,14 @@ def split(person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8] | 
         )
     matte, depth = probability(person), finite(inverse_depth)
     height, width = matte.shape
-    factor = min(1.0, _SPLIT_LONG_SIDE / max(height, width))
+    factor = min(1.0, votes.LONG_SIDE / max(height, width))
     small_size = (max(1, round(height * factor)), max(1, round(width * factor)))
     small, small_depth = resize(matte, small_size), resize(depth, small_size)
-    labels, count = _label(small > THRESHOLD, small_depth, None if image is None else resize(image, small_size))
+    photo = None if image is None else resize(image, small_size)
+    labels, count = _label(small > THRESHOLD, small_depth, photo)
+    if photo is not None:
+        labels = grouping.divided(labels, small, small_depth, photo)
+        count = int(labels.max())
     kept = _kept(labels, count, small_depth)
     if not kept:
         return np.zeros((0, height, width), np.float32)
