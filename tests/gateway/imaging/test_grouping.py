@@ -1,0 +1,69 @@
+"""People whom outlines and depth leave together, told apart by votes; and those who are one, left whole."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from service.imaging import depth, grouping, matte, people
+from service.imaging.geometry import resize
+from tests.benchmarks.refocus import picking, truth
+from tests.benchmarks.refocus.degrade import network_output
+from tests.benchmarks.refocus.figures import Pose
+from tests.benchmarks.refocus.scenes import Stage, visible
+
+ARMS = ("down", "akimbo", "raised", "out", "folded")
+
+
+def best_overlaps(mattes: np.ndarray, true: np.ndarray) -> list[float]:
+    """Of every true person with whichever matte fits best."""
+    return [max(picking.iou(matte > 0.5, person > 0.5) for matte in mattes) for person in true]
+
+
+@pytest.mark.parametrize(("number", "touching"), [(127, [2, 3, 4]), (139, [0, 1]), (140, [3, 4])])
+def test_those_who_touch_at_one_depth(number: int, touching: list[int]) -> None:
+    layers = picking.crowd(number)
+    seen = visible(layers)
+    photo = truth.srgb.photo(truth.expose(layers, focus=0, strength_px=0))
+    output = network_output(seen, number)
+    inverse_depth = depth.upsample_guided(depth.normalise(output.inverse_depth)[0], photo)
+    person = matte.upsample_guided(output.person, photo)
+    together = best_overlaps(people.split(person, inverse_depth), seen.mattes)
+    apart = best_overlaps(people.split(person, inverse_depth, photo), seen.mattes)
+    for index in touching:
+        assert together[index] < 0.65
+        assert apart[index] > 0.7
+    others = [index for index in range(len(apart)) if index not in touching]
+    assert all(apart[index] >= together[index] - 0.03 for index in others)
+
+
+@pytest.mark.parametrize(("left", "right"), list(itertools.combinations_with_replacement(ARMS, 2)))
+def test_one_person_stays_whole_whatever_the_arms_do(left: str, right: str) -> None:
+    on = Stage(np.random.default_rng(1))
+    on.wall("plaster", (0.03, 0, 0))
+    on.floor("planks", 300, 0.1, 0.5)
+    on.figure(380, 480, 400, 0.5, Pose((left, right)))
+    seen = visible(tuple(on.layers))
+    photo = truth.srgb.photo(truth.expose(tuple(on.layers), focus=0, strength_px=0))
+    assert len(people.split(seen.mattes[0], seen.inverse_depth, photo)) == 1
+
+
+def test_nobody_and_the_small_are_left_as_they_are() -> None:
+    labels = np.zeros((200, 320), np.int32)
+    flat, photo = np.zeros((200, 320), np.float32), np.zeros((200, 320, 3), np.uint8)
+    assert np.array_equal(grouping.divided(labels, flat, flat, photo), labels)
+    labels[50:100, 40:200] = 1  # two could stand here, but nobody of this size was learned from
+    assert np.array_equal(grouping.divided(labels, (labels > 0).astype(np.float32), flat, photo), labels)
+
+
+def test_new_numbers_follow_the_old_and_nobody_is_lost() -> None:
+    layers = picking.crowd(127)
+    seen = visible(layers)
+    size = (213, 320)
+    photo = resize(truth.srgb.photo(truth.expose(layers, focus=0, strength_px=0)), size)
+    person, inverse_depth = resize(1 - np.prod(1 - seen.mattes, axis=0), size), resize(seen.inverse_depth, size)
+    labels = 3 * (person > 0.5).astype(np.int32)
+    found = grouping.divided(labels, person, inverse_depth, photo)
+    assert np.array_equal(found > 0, labels > 0)
+    assert set(np.unique(found)) == {0, *range(3, found.max() + 1)}
+    assert found.max() > 3
