@@ -15,12 +15,12 @@ from training.config import load_config
 from training.config_votes import VotesConfig
 from training.data.bank import Bank, Batch, Sampler
 from training.data.crowd_files import PLAIN_SOURCE, crowd_readers, plain_crowd
-from training.data.transforms import Augmentation, warp, whole_map
+from training.data.transforms import Augmentation, jittered, warp, whole_map
 from training.errors import TrainingError
 from training.models import create_model
 from training.models.person_votes import REFERENCE_HEIGHT_PX, UNIT_PX, PersonVotes, network_input
 from training.tasks import make_task
-from training.tasks.person_votes import PersonVotesTask, predict, target, weights
+from training.tasks.person_votes import PersonVotesTask, confusion, predict, target, weights
 from training.trainer import train
 
 RECIPE = Path(votes_export.__file__).parent / "configs" / "person_votes.yaml"
@@ -223,3 +223,50 @@ def test_the_exported_file_gives_the_same_votes_at_every_size(checkpoint, tmp_pa
         answers.append(reader.forward().copy())
         assert answers[-1].shape == (1, 3, *size)
     assert np.array_equal(answers[0], answers[2])
+
+
+def two_side_by_side():
+    """Votes of a picture in which two people stand 20 pixels apart, 40 tall; the chests of both are at row 10."""
+    votes = torch.zeros(1, 4, 32, 64)
+    for number, (left, chest) in enumerate(((10, 15.0), (30, 35.0)), 1):
+        there = votes[0, :, 4:30, left : left + 10]
+        there[0] = chest - torch.arange(left, left + 10)
+        there[1] = 10.0 - torch.arange(4, 30)[:, None]
+        there[2], there[3] = 40.0, number
+    return votes
+
+
+def test_votes_for_a_neighbour_cost_more_than_a_miss_away_from_everybody():
+    votes = two_side_by_side()
+    weight, right = weights(votes), target(votes)
+    swapped, aside = right.clone(), right.clone()
+    swapped[0, 0, :, 10:20] += 20 / UNIT_PX
+    aside[0, 1] -= 20 / UNIT_PX  # as far, upwards, where nobody has a chest
+    costs = [float(confusion(found, votes, weight)) for found in (right, aside, swapped)]
+    # the other chest is 20 pixels off: 9.77 = 20 squared over (0.16 * 40) squared, 6.56 once bounded
+    bounded = 9.765625 / (1 + 9.765625 / 20)
+    assert costs[0] == pytest.approx(np.log1p(np.exp(-bounded)), rel=0.01)
+    # half of the pixels are as sure of the wrong one
+    assert costs[2] == pytest.approx(bounded / 2, rel=0.01)
+    assert costs[1] < 0.1 * costs[2]
+
+
+def test_one_person_alone_can_be_confused_with_nobody():
+    votes = two_side_by_side()
+    votes[..., 30:] = 0
+    found = target(votes).requires_grad_()
+    cost = confusion(found, votes, weights(votes))
+    assert float(cost.detach()) == 0
+    cost.backward()
+    assert not found.grad.any()
+
+
+def test_depth_as_given_is_stretched_and_the_photo_at_times_unknown():
+    item = warp(plain_crowd(1), whole_map((107, 160), (96, 160)), (96, 160))
+    seen = [jittered(np.random.default_rng(seed), item) for seed in range(40)]
+    unknown = [bool((one.image == 127).all()) for one in seen]
+    assert 0 < sum(unknown) < 12
+    again = jittered(np.random.default_rng(3), item)
+    assert np.array_equal(again.inverse_depth, seen[3].inverse_depth)
+    assert np.abs(seen[3].inverse_depth - seen[4].inverse_depth).mean() > 0.01
+    assert all(np.array_equal(one.votes, item.votes) for one in seen)
