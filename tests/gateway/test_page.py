@@ -73,7 +73,7 @@ def test_the_page_is_open_where_photos_need_a_key() -> None:
         assert client.post("/focus").status_code == 401
 
 
-def test_the_wheel_has_the_page(tmp_path: Path) -> None:
+def test_the_wheel_has_the_page_and_the_network_that_tells_people_apart(tmp_path: Path) -> None:
     root = WEB.parents[1]
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
@@ -82,4 +82,6 @@ def test_the_wheel_has_the_page(tmp_path: Path) -> None:
         capture_output=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
-    assert {f"service/web/{name}" for name in NAMES} <= set(zipfile.ZipFile(wheel).namelist())
+    held = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"service/web/{name}" for name in NAMES} <= held
+    assert "service/imaging/person_votes.onnx" in held
