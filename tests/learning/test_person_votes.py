@@ -151,7 +151,7 @@ def test_it_learns_two_crowds_by_heart(batch):
     losses = []
     for _ in range(40):
         parts = task.losses(network, batch)
-        assert set(parts) == {"loss", "offset", "height"}
+        assert set(parts) == {"loss", "offset", "height", "owner"}
         optimizer.zero_grad()
         parts["loss"].backward()
         optimizer.step()
