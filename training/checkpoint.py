@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from training.config import parse_config
 from training.errors import TrainingError
+from training.models import create_model
 from training.models.context import Context
 from training.recipe import TrainConfig
 
@@ -131,8 +132,8 @@ def load_averaged(path: Path, config: TrainConfig) -> Checkpoint:
         raise TrainingError(f"weights not found: {path}") from error
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(f"weights {path}: not readable: {str(error).splitlines()[0][:200]}") from error
-    if model != config.model:
-        raise TrainingError(f"weights {path} are of {model}, wanted are those of {config.model}")
+    # a network that adds nothing to be learned takes another's
+    adopt(create_model(config.model), weights, f"weights {path} of {model}, wanted are those of {config.model}")
     return Checkpoint(step, {}, weights, {}, config, commit, {})
 
 

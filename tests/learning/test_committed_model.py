@@ -57,7 +57,7 @@ def test_the_file_is_the_one_its_metadata_describes(metadata):
 
 def test_its_recipe_is_in_the_package(metadata):
     recipe = parse_config(metadata["config"], "metadata.json")
-    assert recipe == load_config(ROOT / "training" / "configs" / "focus_on_depth_second_round.yaml")
+    assert recipe == load_config(ROOT / "training" / "configs" / "focus_on_depth_crisp.yaml")
 
 
 def test_its_tensors_are_those_of_the_contract():

@@ -212,7 +212,9 @@ def test_weights_alone_serve_with_the_recipe_of_the_version(tmp_path):
     weights = ROOT / "training" / "weights" / "focus_on_depth_second_round.safetensors"
     config = parse_config(json.loads(version.read_text())["config"], "the version")
     assert load_averaged(weights, config).step == 2300
-    with pytest.raises(TrainingError, match=r"weights .* are of focus_on_depth_sharp, wanted are those of"):
+    with pytest.raises(
+        TrainingError, match=r"weights .* of focus_on_depth_sharp, wanted are those of focus_on_depth_crisp: "
+    ):
         load_averaged(weights.with_name("focus_on_depth.safetensors"), config)
     with pytest.raises(TrainingError, match="weights not found"):
         load_averaged(tmp_path / "none.safetensors", config)

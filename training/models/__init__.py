@@ -22,7 +22,7 @@ from training.models.depth_anything import NETWORKS as DEPTH_ANYTHING_NETWORKS
 from training.models.dispnet import DispNetC
 from training.models.dpt import NETWORKS as DPT_NETWORKS
 from training.models.encoder_decoder import resnet50_encoder_decoder, resnet50_encoder_decoder_tiny
-from training.models.focus_on_depth import Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
+from training.models.focus_on_depth import Crisp, Decoder, DepthwiseDecoder, FocusOnDepth, Head, Normalise, SubpixelHead
 from training.models.focus_on_depth_vit import NETWORKS as FOCUS_ON_DEPTH_VIT_NETWORKS
 from training.models.madnet import MADNet, NormalisedMADNet
 from training.models.mobilenet_v2 import MobileNetV2
@@ -87,6 +87,13 @@ def focus_on_depth_context() -> FocusOnDepth:
     return _subpixel(MobileNetV2(), (24, 64, 96, 128, 128), hidden=24, context=Context(128, blocks=3, heads=4))
 
 
+def focus_on_depth_crisp() -> FocusOnDepth:
+    """`context`, whose depth has its ramps made steps at the end."""
+    network = focus_on_depth_context()
+    network.finish = Crisp(window=7, steepness=12.0, rounds=2, flat=0.03, step=0.1)
+    return network
+
+
 def focus_on_depth_wide() -> FocusOnDepth:
     """The same with a wider decoder."""
     return _subpixel(MobileNetV2(), (32, 96, 160, 192, 256), hidden=32)
@@ -116,6 +123,7 @@ MODELS: MappingProxyType[str, Callable[[], nn.Module]] = MappingProxyType(
             focus_on_depth_prototype,
             focus_on_depth_sharp,
             focus_on_depth_context,
+            focus_on_depth_crisp,
             focus_on_depth_wide,
             focus_on_depth_lite0,
             focus_on_depth_lite2,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 STRIDE = 32
 """Height and width of the input are multiples of this."""
 
+_NO_RANGE = 1e-6  # of inverse depth; values that span less are one
 _WITHOUT_HALF = 4  # features of an encoder that begins at 1/4, as vision transformers' reassembly does
 
 
@@ -239,6 +240,46 @@ class DepthwiseDecoder(nn.Module):
         return result
 
 
+class Crisp(nn.Module):
+    """Ramps between near and far become steps, in the network's own map and without a weight; at rest in training.
+
+    A regressed map turns every step into a ramp as wide as the network's doubt. Where values around a pixel differ, it
+    is drawn to the nearest or the farthest of them, whichever it is closer to: Kramer and Bruckner's transformation
+    ("Iterations of a non-linear transformation for enhancement of digital images", Pattern Recognition 7, 1975), with a
+    sigmoid where theirs chooses, so that a slope, each of whose pixels lies halfway, stays the slope it is.
+
+    Losses see the map as it was: trained through this, a network learned less (docs/results/default_network.md).
+
+    Args:
+        window: Side of the square around a pixel, odd.
+        steepness: Of the sigmoid; halfway between, differences grow by a quarter of this in a round.
+        rounds: How often.
+        flat: Share of the map's whole range; where values around a pixel span less, nothing changes: it would be noise.
+        step: Share likewise, from which on the pixel is drawn with full force; in between with a part of it.
+    """
+
+    def __init__(self, window: int, steepness: float, rounds: int, flat: float, step: float) -> None:
+        super().__init__()
+        self._window, self._steepness, self._rounds = window, steepness, rounds
+        self._flat, self._step = flat, step
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W) -> the same, within the smallest and largest value around each pixel."""
+        if self.training:
+            return x
+        whole = (x.amax((1, 2), keepdim=True) - x.amin((1, 2), keepdim=True)).clamp(min=_NO_RANGE)
+        for _ in range(self._rounds):
+            far, near = -self._largest(-x), self._largest(x)
+            span = near - far
+            force = ((span / whole - self._flat) / (self._step - self._flat)).clamp(0, 1)
+            place = (x - far) / span.clamp(min=_NO_RANGE)
+            x = torch.lerp(x, far + span * torch.sigmoid(self._steepness * (place - 0.5)), force)
+        return x
+
+    def _largest(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x[:, None], self._window, stride=1, padding=self._window // 2)[:, 0]
+
+
 class FocusOnDepth(nn.Module):
     """uint8 photo in, inverse depth and person logit out; one encoder pass serves both heads.
 
@@ -248,6 +289,7 @@ class FocusOnDepth(nn.Module):
         decoder: Those features -> (B, C, H / 2, W / 2).
         depth_head: The decoder's result -> (B, H, W), unbounded.
         person_head: The same.
+        finish: What inverse depth goes through last, (B, H, W) -> the same.
     """
 
     def __init__(
@@ -257,6 +299,7 @@ class FocusOnDepth(nn.Module):
         decoder: nn.Module,
         depth_head: nn.Module,
         person_head: nn.Module,
+        finish: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.normalise = normalise
@@ -264,6 +307,7 @@ class FocusOnDepth(nn.Module):
         self.decoder = decoder
         self.depth_head = depth_head
         self.person_head = person_head
+        self.finish = finish or nn.Identity()
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """What learns at the encoder's own rate."""
@@ -280,7 +324,7 @@ class FocusOnDepth(nn.Module):
             person: (B, H, W), logit that the pixel shows a person.
         """
         fused = self.decoder(self.encoder(self.normalise(image)))
-        return F.softplus(self.depth_head(fused)), self.person_head(fused)
+        return self.finish(F.softplus(self.depth_head(fused))), self.person_head(fused)
 
 
 class Served(nn.Module):
