@@ -21,6 +21,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from PIL import Image
 
+from service.benchmark.serving import serving
 from service.imaging import codec
 from service.imaging.geometry import resize
 from tests.support.streaming import streaming
@@ -31,7 +32,6 @@ from training.data.synthetic.render import Tracer
 from training.data.synthetic.scene import ATTEMPTS, acceptable, build_scene
 
 from .__main__ import RESULTS, ROOT, machine
-from .request import gateway
 
 Floats = npt.NDArray[np.float32]
 
@@ -198,7 +198,8 @@ def main() -> None:
 def report(repository: Path, scenes: dict[str, Scene], out: Path, said: str) -> None:
     """Measure, and write page and plot."""
     rows, curves = [], {}
-    with gateway(repository) as (port, _):
+    with serving(repository) as served:
+        port = served.port
         for name, scene in scenes.items():
             maps = {}
             for video in scene.videos:

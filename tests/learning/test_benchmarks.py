@@ -1,12 +1,15 @@
 """`make bench` beside its peers, on tiny networks: torch, transformers, ONNX Runtime, OpenVINO and the real service."""
 
+import importlib
 import json
+import pkgutil
 
 import pytest
 
 pytest.importorskip("transformers", reason="the peer, transformers, is not installed (group dev)")
 
 from service.benchmark.page import Part  # after the check
+from tests import benchmarks
 from tests.benchmarks.targets import TARGETS, Target, bounds, table
 
 
@@ -28,6 +31,14 @@ def test_the_share_of_the_limit_is_counted_from_operations() -> None:
     assert bounds(parts) == [], "what was not measured bounds nothing"
     assert rows["share of the measured bf16 matrix product, the same network, 1 thread"][2:] == ("0.5", "**not met**")
     assert len(rows) == len(TARGETS)
+
+
+@pytest.mark.parametrize(
+    "name", [module.name for module in pkgutil.walk_packages(benchmarks.__path__, "tests.benchmarks.")]
+)
+def test_every_benchmark_finds_what_it_imports(name) -> None:
+    """Most run for minutes and not in CI; what moves away from under them must show all the same."""
+    assert importlib.import_module(name)
 
 
 @pytest.mark.integration
