@@ -29,17 +29,22 @@ _HALF_WIDTH = 0.36  # of a person's height: an arm stretched out, at the tallest
 _AIR_PX = 8  # between one who stands alone and anybody
 _TRIES = 400  # to place those who stand alone; where there is no room for them, there are fewer people
 _LEAST_SHARE = 0.004  # of the frame: smaller visible parts of people are not clicked on
+_MOSTLY = 0.5  # of a person: what others hide less of is mostly seen
 _SAME_DEPTH = 0.05  # inverse depth: people nearer to one another than this cannot be told apart by it
+CROWDS = 48
+CLICKS = 20
+"""In each crowd."""
 KINDS = ("apart", "overlapping", "same depth")
 """Of a person: touching nobody; touching someone in the picture; touching only people at its own depth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """One click and what it gave."""
+    """One click and what it gave; `seen_share` is what others leave of the clicked person, of what the frame holds."""
 
     crowd: int
     kind: str
+    seen_share: float
     picked: bool
     iou: float
     possible: float
@@ -92,6 +97,13 @@ def kinds(seen: Visible) -> list[str]:
     return found
 
 
+def seen_shares(layers: tuple[Layer, ...], seen: Visible) -> list[float]:
+    """Of each person within the frame, the share that nobody hides."""
+    figures = {layer.person: layer for layer in layers if layer.person is not None}
+    alone = [float(visible((layers[0], figures[number])).mattes.sum()) for number in seen.people]
+    return [float(matte.sum()) / max(whole, 1.0) for matte, whole in zip(seen.mattes, alone, strict=True)]
+
+
 def iou(first: np.ndarray, second: np.ndarray) -> float:
     either = int((first | second).sum())
     return int((first & second).sum()) / either if either else 0.0
@@ -120,7 +132,7 @@ def measure(number: int, track: str, clicks: int, pictures: Path | None = None) 
     masks = seen.mattes > 0.5
     anyone = (mattes > 127).any(axis=0) if len(mattes) else np.zeros((HEIGHT, WIDTH), bool)
     ideal = best_split(anyone, masks)
-    named = kinds(seen)
+    named, shares = kinds(seen), seen_shares(layers, seen)
     clear = [cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0 for mask in seen.mattes > 0.9]
     shown = [index for index, mask in enumerate(masks) if mask.mean() > _LEAST_SHARE and clear[index].any()]
     rng, given = np.random.default_rng((number, 9)), []
@@ -131,7 +143,7 @@ def measure(number: int, track: str, clicks: int, pictures: Path | None = None) 
         person = int(at_click.argmax()) if at_click.size and at_click.max() > 127 else None  # as routes.focus does
         agreement = iou(mattes[person] > 127, masks[index]) if person is not None else 0.0
         possible = iou(ideal[index], masks[index])
-        given.append(Click(number, named[index], person is not None, agreement, possible))
+        given.append(Click(number, named[index], shares[index], person is not None, agreement, possible))
     if pictures is not None:
         _picture(pictures / f"crowd-{number:02}-{track}.png", photo, masks, mattes > 127, inputs.inverse_depth)
     return given
@@ -163,6 +175,8 @@ def table(clicks: list[Click]) -> str:
         "all": clicks,
         **{kind: [click for click in clicks if click.kind == kind] for kind in KINDS},
         "all who touch": [click for click in clicks if click.kind != "apart"],
+        "at least half seen": [click for click in clicks if click.seen_share >= _MOSTLY],
+        "less than half seen": [click for click in clicks if click.seen_share < _MOSTLY],
     }
     for name, of in groups.items():
         if of:
@@ -174,8 +188,8 @@ def table(clicks: list[Click]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--crowds", default="0-11", help="numbers, first-last")
-    parser.add_argument("--clicks", type=int, default=20, help="in each crowd")
+    parser.add_argument("--crowds", default=f"0-{CROWDS - 1}", help="numbers, first-last")
+    parser.add_argument("--clicks", type=int, default=CLICKS, help="in each crowd")
     parser.add_argument("--track", choices=("exact", "pred"), default="pred")
     parser.add_argument("--pictures", type=Path, help="folder for PNGs: photo, true people; depth, people found")
     parser.add_argument("--each", action="store_true", help="print each crowd's mean")

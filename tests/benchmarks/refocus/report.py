@@ -31,7 +31,7 @@ objects, `focus` inside what is sharp; `sharp` gradient energy kept there; `blee
 ring of 8 pixels round what is sharp, at depth edges; `worst` the lowest PSNR of a view. PSNR counts as no more than 60.
 CPU: processor seconds per megapixel for preparing and rendering together, on one thread, medians over the views.
 """
-_PICKING = """`python -m tests.benchmarks.refocus.picking`: 12 drawn crowds, 20 clicks each on known people;
+_PICKING = """`python -m tests.benchmarks.refocus.picking`: {crowds} drawn crowds, {clicks} clicks each on known people;
 intersection over union of the matte picked with what is visible of the person clicked. The best split divides the same
 matte of all people knowing the truth.
 """
@@ -86,7 +86,8 @@ def write(path: Path, scores: Scores, costs: Costs, options: argparse.Namespace,
     clicks = {}
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
         for track in options.tracks:
-            clicks[track] = list(chain(*pool.map(picking.measure, range(12), repeat(track), repeat(20))))
+            crowds, each = range(picking.CROWDS), repeat(picking.CLICKS)
+            clicks[track] = list(chain(*pool.map(picking.measure, crowds, repeat(track), each)))
     by_view = defaultdict(list)
     for (name, track), of in scores.items():
         if name == "ours":
@@ -103,7 +104,7 @@ def write(path: Path, scores: Scores, costs: Costs, options: argparse.Namespace,
         "## Ours, PSNR of every view",
         _views(by_view),
         "## Picking people",
-        _PICKING,
+        _PICKING.format(crowds=picking.CROWDS, clicks=picking.CLICKS),
         *(f"Inputs `{track}`:\n\n{picking.table(of)}" for track, of in clicks.items()),
     ]
     kept = path.read_text() if path.exists() else ""
