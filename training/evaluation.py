@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from service.contract import Size
+from service.imaging import matte
 from service.imaging.depth import upsample_guided
 from service.imaging.geometry import Letterbox
 from training.data.person import IGNORE, ONE_PERSON_SETS
@@ -52,14 +53,16 @@ def letterboxed(runtime: Runtime, size: Size | None = None, edges: Edges = "raw"
     Args:
         runtime: The network.
         size: (height, width) of its input, multiples of 32; None takes the served size nearest in aspect.
-        edges: `sharp` brings depth to the photo's size along the photo's edges, as the service does on request.
+        edges: `sharp` brings both maps to the photo's size along the photo's edges, as the service does on request.
     """
 
     def predict(image: npt.NDArray[np.uint8]) -> Prediction:
         letterbox = Letterbox.of(image.shape[0], image.shape[1], size)
         inverse, person = (result[0] for result in runtime(letterbox.fit(image)[None]))
-        depth = letterbox.unfit(inverse) if edges == "raw" else upsample_guided(letterbox.crop(inverse), image)
-        return depth, letterbox.unfit(person)
+        if edges == "raw":
+            return letterbox.unfit(inverse), letterbox.unfit(person)
+        cropped = letterbox.crop(inverse), letterbox.crop(person)
+        return upsample_guided(cropped[0], image), matte.upsample_guided(cropped[1], image)
 
     return predict
 

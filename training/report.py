@@ -23,9 +23,9 @@ from training.export import file_sha256, served_network
 from training.parity import Runtime, eager, onnx_runtime
 from training.teachers import depth_teachers, person_teachers
 
-PARTS = ("depth", "depth_sharp", "rgbd", "person", "scenes")
-"""Of an entry of the report: truth, the same with the service's `edges=sharp`, pairs of `rgbd/`, people, and rendered
-scenes with both."""
+PARTS = ("depth", "depth_sharp", "rgbd", "person", "person_sharp", "scenes")
+"""Of an entry of the report: depth with truth, pairs of `rgbd/`, people, and rendered scenes with both; `_sharp` are
+the same pictures with the service's `edges=sharp`."""
 
 HELD_OUT = "/held out"
 """Behind the name of a `rgbd` set: only its scenes that no training with it sees."""
@@ -182,6 +182,9 @@ def run(
     samples = (person.read_masked(data, *entry) for entry in masks)
     for name, scores in judge(_raw(people), samples, title="people", total=len(masks)).items():
         people[name].tables["person"] = summarise(scores)
+    samples = (person.read_masked(data, *entry) for entry in masks)
+    for name, scores in judge(sharp, samples, title="people, edges=sharp", total=len(masks)).items():
+        entries[name].tables["person_sharp"] = summarise(scores)
 
 
 def _raw(entries: Mapping[str, Entry]) -> dict[str, Predictor]:

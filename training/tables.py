@@ -18,10 +18,9 @@ Cell = Callable[[Row], str | None]
 def markdown(entries: Sequence[Entry]) -> str:
     """Tables of everything that was judged: a row is a source, a column a network or a peer."""
     depth = [(entry.name, entry.tables.get("depth", {})) for entry in entries]
-    sharp = [(f"{entry.name}, edges=sharp", entry.tables.get("depth_sharp", {})) for entry in entries]
-    edges = [column for pair in zip(depth, sharp, strict=True) for column in pair]
+    edges = _with_sharp(entries, "depth")
     pairs = [(entry.name, entry.tables.get("rgbd", {})) for entry in entries]
-    people = [(entry.name, entry.tables.get("person", {})) for entry in entries]
+    people = _with_sharp(entries, "person")
     scenes = [(entry.name, entry.tables.get("scenes", {})) for entry in entries]
     blocks = [
         _block("delta1 (higher is better)", depth, _number("delta1")),
@@ -37,6 +36,18 @@ def markdown(entries: Sequence[Entry]) -> str:
         _worst(entries),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _with_sharp(entries: Sequence[Entry], part: str) -> list[tuple[str, dict[str, Row]]]:
+    """Columns of a part, behind each network's the one with the service's `edges=sharp`."""
+    return [
+        column
+        for entry in entries
+        for column in (
+            (entry.name, entry.tables.get(part, {})),
+            (f"{entry.name}, edges=sharp", entry.tables.get(f"{part}_sharp", {})),
+        )
+    ]
 
 
 def _number(metric: str, digits: int = 2) -> Cell:

@@ -140,14 +140,17 @@ def test_sharp_edges_follow_the_photo():
     def runtime(batch):
         columns = np.arange(batch.shape[2], dtype=np.float32) / batch.shape[2] * 320
         depth = 1 + 1 / (1 + np.exp(-(columns - 150) / 5))  # soft, at the right place
-        return np.broadcast_to(depth, batch.shape[:3]).astype(np.float32), np.zeros(batch.shape[:3], np.float32)
+        person = 1 / (1 + np.exp(-(columns - 146) / 5))  # soft, and four pixels too wide
+        return tuple(np.broadcast_to(values, batch.shape[:3]).astype(np.float32) for values in (depth, person))
 
     truth = np.where(np.arange(320) < 150, 1.0, 2.0) * np.ones((240, 1))
-    sample = Sample("a", "a", "a", image, truth.astype(np.float32))
+    mask = np.where(truth > 1.5, np.uint8(255), np.uint8(0))
+    sample = Sample("a", "a", "a", image, truth.astype(np.float32), mask)
     raw, sharp = (
         evaluate(letterboxed(runtime, (96, 128), edges), [sample], boundaries=True)["a"] for edges in ("raw", "sharp")
     )
     assert sharp["boundary_f1_strict"] > raw["boundary_f1_strict"]
+    assert sharp["iou"] > raw["iou"]
 
 
 def test_votes_are_asked_for_once_a_picture(sample_of):
@@ -192,7 +195,7 @@ def entries(sample_of) -> list[Entry]:
         scores = judge({"it": entry.predictor}, samples, boundaries=True)["it"]
         entry.tables = {"depth": summarise(scores)} | ({"depth_sharp": summarise(scores)} if entry.sharp else {})
         entry.pictures = scores
-    ours.tables["person"] = summarise(judge({"it": ours.predictor}, samples)["it"])
+    ours.tables["person"] = ours.tables["person_sharp"] = summarise(judge({"it": ours.predictor}, samples)["it"])
     return [ours, peer]
 
 
@@ -202,7 +205,7 @@ def test_export_finds_its_checkpoint_in_the_report(entries):
     assert [entry["name"] for entry in found["peers"]] == ["constant"]
     assert found["networks"][0]["pictures"]["nyu/1"]["delta1"] > 0
     metrics = metrics_of(found, "abc")
-    assert list(metrics) == ["step", "depth", "depth_sharp", "person"]
+    assert list(metrics) == ["step", "depth", "depth_sharp", "person", "person_sharp"]
     assert metrics["depth"]["all"]["delta1"] == entries[0].tables["depth"]["all"]["delta1"]
     for other in (found | {"networks": []}, {}, [], 3):
         assert metrics_of(other, "abc") is None
@@ -217,6 +220,8 @@ def test_tables_have_a_row_for_each_source_and_a_column_for_each_judged(entries)
     rows = [line.split(" | ")[0].strip("| ") for line in lines[start + 3 : start + 8]]
     assert rows == ["nyu", "sceneflow", "**mean, real**", "**mean, rendered**", "**mean, all**"]
     assert "mine, edges=sharp" in text
+    start = lines.index("### Person IoU (higher is better)")
+    assert lines[start + 1] == "| source | pictures | mine | mine, edges=sharp |"
     assert "### Pairs of `rgbd`" not in text
     assert "| mine | nyu/1 | " in text
 
