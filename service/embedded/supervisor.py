@@ -246,7 +246,9 @@ class Supervisor:
                     if held and process.listening and await self._load(held):
                         held = {}
                     states = [await canary.probe() for canary in self._canaries.values()]
-                    if process.listening and all(state.ready for state in states):
+                    answers = process.listening and all(state.ready for state in states)
+                    # Triton says that its metrics listen before it binds them, so what they say is read
+                    if answers and await self.exposition() and process.listening:
                         self._launching = False
                         return
                     await asyncio.sleep(_START_POLL_S)

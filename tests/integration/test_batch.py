@@ -18,6 +18,8 @@ from service.settings import Settings
 pytestmark = pytest.mark.integration
 
 PHOTOS = 12
+TRIES = 20
+"""Whether photos meet at the network is a matter of milliseconds; about one request in ten joins none."""
 
 
 def joined(triton: ServedTriton) -> int:
@@ -38,19 +40,24 @@ def test_photos_of_a_batch_are_joined(triton: ServedTriton) -> None:
     photos = [encoded(picture(240 + 3 * index, 160 + 2 * index)) for index in range(PHOTOS)]  # one aspect, one size
 
     async def scenario() -> tuple[httpx2.Response, httpx2.Response]:
-        app = create_app(Settings(triton_url=triton.grpc_url, max_inflight=4, cache_bytes=0))
+        app = create_app(Settings(triton_url=triton.grpc_url, max_inflight=PHOTOS, cache_bytes=0))
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as client:
-            answer = await client.post(
-                "/batch?outputs=depth:npy,depth:ply&max_points=2000",
-                files=[("image", (f"{index}.png", photo)) for index, photo in enumerate(photos)],
-            )
+            before = joined(triton)
+            for _ in range(TRIES):
+                answer = await client.post(
+                    "/batch?outputs=depth:npy,depth:ply&max_points=2000",
+                    files=[("image", (f"{index}.png", photo)) for index, photo in enumerate(photos)],
+                )
+                if joined(triton) > before:
+                    break
+            else:
+                pytest.fail("no photo was joined with another")
             alone = await client.post("/depth?format=npy", content=photos[7])
             await app.state.gateway.pipeline.close()
             await app.state.gateway.client.close()
         return answer, alone
 
-    before = joined(triton)
     answer, alone = asyncio.run(scenario())
     assert answer.status_code == 200, answer.text
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
@@ -59,4 +66,3 @@ def test_photos_of_a_batch_are_joined(triton: ServedTriton) -> None:
         in_batch = np.load(io.BytesIO(archive.read("7/depth.npy")))
     values = np.load(io.BytesIO(alone.content))
     assert np.abs(in_batch - values).mean() < 0.01 * np.ptp(values), "its own map, and not a neighbour's"
-    assert joined(triton) > before

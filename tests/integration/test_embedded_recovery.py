@@ -25,7 +25,7 @@ from embedded_triton import (
 from tritonclient.grpc.aio import InferenceServerClient
 
 from service.canary import Canary
-from service.embedded import shm
+from service.embedded import shm, supervisor
 from service.embedded.process import Ports, pick_ports, remove_stale, session_members
 from service.embedded.settings import EmbeddedSettings
 from service.embedded.supervisor import Supervisor, TritonStartError
@@ -338,6 +338,22 @@ def test_a_fixed_port_in_use_is_told(repository: Path, listener: str) -> None:
 
         async def scenario() -> None:
             with pytest.raises(TritonStartError):
+                await Supervisor(settings).start()
+
+        asyncio.run(scenario())
+
+
+def test_a_metrics_port_in_use_is_told_however_soon_inference_answers(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton says that its metrics listen some milliseconds before it finds that they cannot."""
+    monkeypatch.setattr(supervisor, "_START_POLL_S", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = EmbeddedSettings(repository, canaries=(), exit_timeout_s=0, metrics_port=port)
+
+        async def scenario() -> None:
+            with pytest.raises(TritonStartError, match="in use"):
                 await Supervisor(settings).start()
 
         asyncio.run(scenario())
