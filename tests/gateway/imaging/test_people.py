@@ -216,6 +216,18 @@ def test_a_bag_and_a_shoe_apart_are_their_owners() -> None:
     assert len(people.split(person, inverse_depth)) == 1
 
 
+def test_a_passer_by_far_behind_a_portrait_is_not_part_of_it() -> None:
+    person, inverse_depth = scene()
+    one, other = standing(250, 30, 40), standing(145, 190, 3)
+    person[one], inverse_depth[one] = 1, 0.9
+    person[other], inverse_depth[other] = 1, 0.2
+    mattes = people.split(person, inverse_depth)
+    assert len(mattes) == 2
+    assert not (mattes[0] > 0.5)[other].any()
+    inverse_depth[other] = 0.7  # a bag held out at this depth is his
+    assert len(people.split(person, inverse_depth)) == 1
+
+
 def test_trousers_under_a_hem_are_no_person() -> None:
     person, inverse_depth = scene()
     one = standing(200, 20, 16)
