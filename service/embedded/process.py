@@ -67,8 +67,9 @@ class TritonProcess:
     """A running tritonserver under its guard; made by `launch`.
 
     Attributes:
-        listening: True once all three listeners are open, False when one could not be, None before. They open one
-            after the other, so a server that answers over gRPC may still end because its HTTP port is taken.
+        listening: True once Triton says that all three listeners are open, False when one could not be, None before.
+            They open one after the other, so a server that answers over gRPC may still end because its HTTP port is
+            taken; and of the metrics it says so some milliseconds before it binds them.
     """
 
     def __init__(self, guard: asyncio.subprocess.Process, prefix: str, directory: Path) -> None:
