@@ -53,7 +53,8 @@ _JUMP_WINDOW: Final = 3  # pixels of the reduced copy over which a depth edge cl
 _GAP_PX: Final = 9.0  # of the reduced copy: a gap that counts like a jump in depth
 _HAND: Final = 2.0  # radii of somebody's head between him and what he carries
 _SAME: Final = 0.15  # relative inverse depth: the most between him and that
-_NEAR: Final = 0.7  # radii: what is small and nearer to him than this is his, unless it is far behind
+_NEAR: Final = 0.7  # radii: what is small and nearer to him than this is his
+_CLOSE: Final = 0.3  # likewise, of what shows a depth far behind him: a hand has it where the map has lost the arm
 _BEHIND: Final = 0.3  # relative inverse depth: how far that is; a shoe takes on some of the depth of the ground
 _THIN_PX: Final = 2.0  # of the reduced copy, from the middle to the outline: thinner things have no depth of their own
 _LITTLE: Final = 0.15  # of his area: how small that is
@@ -209,7 +210,7 @@ def _hangs_on(part: Part, owner: Part) -> bool:
     """Whether a piece that is nobody may be somebody's: close to him and as far, or small and at his very side."""
     gap = part.gap_px(owner) / max(owner.largest, 1.0)
     alike = abs(part.relief.level - owner.relief.level) < _SAME
-    beside = gap <= _NEAR and part.area < _LITTLE * owner.area and not _is_far_behind(part, owner)
+    beside = gap <= (_CLOSE if _is_far_behind(part, owner) else _NEAR) and part.area < _LITTLE * owner.area
     return part.area < owner.area and ((gap <= _HAND and alike) or beside)
 
 
