@@ -149,8 +149,8 @@ def all_recipes(scenes: Path, out: Path, repository: Path, folders: Sequence[str
             if system.config.steps:
                 checkpoint = train(system, scenes, log)
                 told += f"{checkpoint.config.select_by} {checkpoint.metrics[checkpoint.config.select_by]:.3f}"
-            else:  # put together of what others have learned
-                assemble(replace(system, config=replace(system.config, model=network)))
+            else:  # put together of what others, or another recipe, have learned
+                assemble(replace(system, config=replace(system.config, model=network, network_weights="")))
                 told += "nothing to train"
             trained = time.monotonic() - begun
             told += f", {trained:.1f} s"
