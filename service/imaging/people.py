@@ -215,9 +215,12 @@ def _hangs_on(part: Part, owner: Part) -> bool:
 
 
 def _is_far_behind(part: Part, owner: Part) -> bool:
-    """Whether a piece shows by its own depth that it is none of his: a passer-by in the street behind a portrait."""
-    away = cv2.distanceTransform(np.pad(part.mask.astype(np.uint8), 1), cv2.DIST_L2, 5)
-    return owner.relief.level - part.relief.level > _BEHIND and float(away.max()) > _THIN_PX
+    """Whether a piece is thick enough to have a depth of its own, and that is far behind him: a passer-by, mostly."""
+    if owner.relief.level - part.relief.level <= _BEHIND:
+        return False
+    left, top, right, bottom = part.box
+    inside = np.pad(part.mask[top:bottom, left:right].astype(np.uint8), 1)
+    return float(cv2.distanceTransform(inside, cv2.DIST_L2, 5).max()) > _THIN_PX
 
 
 def _joined(parts: list[Part], depth: FloatMap) -> list[Part]:
