@@ -10,7 +10,6 @@ the map's own contour stands, made hard.
 The share is held within 0..1: a pixel is never nearer or farther than both sides of its step are.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import cv2
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from service.contract import Size
 from service.imaging.errors import InvalidMap
 from service.imaging.geometry import resize, row_strips
+from service.imaging.guided import EPSILON, box, products, solved
 from service.imaging.steps import find_steps
 
 FloatMap = NDArray[np.float32]
@@ -27,7 +27,6 @@ FloatMap = NDArray[np.float32]
 _FIT_PIXELS: Final = 384 * 288  # of the copy: about the map's own; on three times as many the mattes were no better
 _FIT_SCALE: Final = 4  # per axis, of the map: bounds the windows on photos that are all width or all height
 _WINDOW_PX: Final = 4.0  # half width of the fitted windows in pixels of the network's map
-_EPSILON: Final = 0.01**2  # square of the colour contrast (of 1) below which the photo is taken to say nothing
 _LEAST_GAP: Final = 0.02  # of the map's range: less between far and near is no step
 _LEAST_WEIGHT: Final = 1e-4  # keeps windows without a step defined
 _STRIP_ROWS: Final = 32  # of the photo at a time: what is worked on stays in the processor's cache
@@ -95,8 +94,8 @@ def _shares(
 
     Beside a ramp, where colours are learned, the levels are the means of those on the ramp.
     """
-    total = np.maximum(_box(ramp, radius), np.float32(_LEAST_WEIGHT))
-    mean_far, mean_near = _box(far * ramp, radius) / total, _box(near * ramp, radius) / total
+    total = np.maximum(box(ramp, radius), np.float32(_LEAST_WEIGHT))
+    mean_far, mean_near = box(far * ramp, radius) / total, box(near * ramp, radius) / total
     known = total > _LEAST_WEIGHT
     far = np.where(ramp > 0, far, mean_far)
     gap = np.where(ramp > 0, near, mean_near) - far
@@ -121,12 +120,6 @@ def _hard(share: FloatMap) -> FloatMap:
     return np.clip(hard + np.float32(0.5), 0, 1, out=hard)
 
 
-def _box(values: FloatMap, radius: int) -> FloatMap:
-    side = 2 * min(radius, max(1, min(values.shape) - 1)) + 1
-    blurred: NDArray[Any] = cv2.boxFilter(values, -1, (side, side), borderType=cv2.BORDER_REFLECT)
-    return blurred
-
-
 def _window_fits(
     guide: NDArray[np.float32], target: FloatMap, weight: FloatMap, radius: int
 ) -> tuple[NDArray[np.float32], FloatMap, FloatMap]:
@@ -135,50 +128,29 @@ def _window_fits(
     The third map, 0..1, is how far to trust them: r squared, the share of the target's variance that the line explains.
     """
 
-    def box(values: FloatMap) -> FloatMap:
-        return _box(values, radius)
+    def mean_of(values: FloatMap) -> FloatMap:
+        return box(values, radius)
 
-    total = box(weight)
+    total = mean_of(weight)
     inverse = 1 / total
     colours = [np.ascontiguousarray(guide[..., channel]) for channel in range(3)]
     weighted = [weight * colour for colour in colours]
-    means = [box(values) * inverse for values in weighted]
-    target_mean = box(weight * target) * inverse
-    target_variance = np.maximum(box(weight * target * target) * inverse - target_mean * target_mean, 0)
+    means = [mean_of(values) * inverse for values in weighted]
+    target_mean = mean_of(weight * target) * inverse
+    target_variance = np.maximum(mean_of(weight * target * target) * inverse - target_mean * target_mean, 0)
     with_target: list[FloatMap] = [
-        box(values * target) * inverse - mean * target_mean for values, mean in zip(weighted, means, strict=True)
+        mean_of(values * target) * inverse - mean * target_mean for values, mean in zip(weighted, means, strict=True)
     ]
     spread: dict[tuple[int, int], FloatMap] = {
-        (i, j): box(weighted[i] * colours[j]) * inverse - means[i] * means[j] for i in range(3) for j in range(i, 3)
+        (i, j): mean_of(weighted[i] * colours[j]) * inverse - means[i] * means[j] for i in range(3) for j in range(i, 3)
     }
-    slopes = _solved(spread, with_target)
-    explained = _products(slopes, with_target)
-    trust = np.clip(explained / np.maximum(target_variance, np.float32(_EPSILON)), 0, 1)
-    offset = target_mean - _products(slopes, means)
-    share = 1 / box(total)  # windows with more to go by count for more
-    averaged = [box(values * total) * share for values in (*slopes, offset, trust * trust)]
+    slopes = solved(spread, with_target)
+    explained = products(slopes, with_target)
+    trust = np.clip(explained / np.maximum(target_variance, np.float32(EPSILON)), 0, 1)
+    offset = target_mean - products(slopes, means)
+    share = 1 / mean_of(total)  # windows with more to go by count for more
+    averaged = [mean_of(values * total) * share for values in (*slopes, offset, trust * trust)]
     return np.stack(averaged[:3], axis=-1), averaged[3], averaged[4]
-
-
-def _solved(spread: Mapping[tuple[int, int], FloatMap], right: Sequence[FloatMap]) -> list[FloatMap]:
-    """The solution of (spread + epsilon) x = right at every pixel, by the adjugate of the symmetric 3 x 3 matrix."""
-    red, green, blue = (spread[i, i] + np.float32(_EPSILON) for i in range(3))
-    red_green, red_blue, green_blue = spread[0, 1], spread[0, 2], spread[1, 2]
-    a = green * blue - green_blue * green_blue
-    b = green_blue * red_blue - red_green * blue
-    c = red_green * green_blue - green * red_blue
-    d = red * blue - red_blue * red_blue
-    e = red_blue * red_green - red * green_blue
-    f = red * green - red_green * red_green
-    inverse = 1 / (red * a + red_green * b + red_blue * c)
-    rows = ((a, b, c), (b, d, e), (c, e, f))
-    return [_products(line, right) * inverse for line in rows]
-
-
-def _products(left: Sequence[FloatMap], right: Sequence[FloatMap]) -> FloatMap:
-    """The sum of products of three and three maps."""
-    total: FloatMap = left[0] * right[0] + left[1] * right[1] + left[2] * right[2]
-    return total
 
 
 def _applied(
