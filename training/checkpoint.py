@@ -15,6 +15,7 @@ from training.config import parse_config
 from training.errors import TrainingError
 from training.models import create_model
 from training.models.context import Context
+from training.models.person_votes import PersonVotes, completed
 from training.recipe import TrainConfig
 
 
@@ -86,7 +87,8 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
 def load_weights(network: nn.Module, path: Path, sha256: str) -> None:
     """Copies weights of `save_weights` into `network`.
 
-    What the file lacks must be a `Context`: it changes little before it is trained, so a network can grow one.
+    What the file lacks must be a `Context`: it changes little before it is trained, so a network can grow one. A
+    `PersonVotes` takes a `FocusOnDepth`'s, too.
 
     Raises:
         TrainingError: File missing, of another digest, or of another network; names the first key that differs.
@@ -105,6 +107,8 @@ def load_weights(network: nn.Module, path: Path, sha256: str) -> None:
         stored = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise TrainingError(f"network weights {path}: not readable: {error}") from error
+    if isinstance(network, PersonVotes):
+        stored = dict(completed(network, stored))
     grown = tuple(f"{name}." for name, part in network.named_modules() if isinstance(part, Context))
     own = {name: value for name, value in network.state_dict().items() if grown and name.startswith(grown)}
     adopt(network, own | stored, f"network weights {path}")

@@ -1,91 +1,118 @@
-"""Several people whom outlines and depth left together, told apart by where their pixels vote they stand.
+"""People told apart by what their pixels say: where each person's chest is, how tall that person is, who is alike.
 
-Every pixel of a person votes for that person's chest and height (`votes`). Where the pixels of one person, as found so
-far, make two crowds of votes or more, each a good part of the whole and far from the other, they are as many people:
-arms round shoulders, dancers, a head before a coat. Rims and hands that vote a little off stay where they are.
+Every pixel votes (`votes`). Where votes crowd, somebody is; then each pixel goes to whom its own vote and those of its
+surroundings of one colour lie nearest. The network learned from groups: of somebody seen close up it may take a rim of
+hair, a sleeve or a bag for another person, so that such people stay as outlines and depth have them.
 """
 
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging import votes
+from service.imaging.guided import Guide
+from service.imaging.parts import DEPTH_JUMP
 from service.imaging.votes import Votes
 
 FloatMap = NDArray[np.float32]
 Labels = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 
-_VOTERS: Final = 700  # pixels, of any number, that are asked who there is; then all are given to somebody
-_LEAST: Final = 0.15  # of the pixels together: smaller crowds are a hand or a lock of hair
-_SMALLEST_PX: Final = 64  # of the copy: people who are less tall are not asked; the network knows no smaller ones
-_MEMBER: Final = 1.0  # distance up to which a vote belongs to a crowd
-_SPENT: Final = 1.5  # distance up to which votes found no further crowd
-_APART: Final = 2.5  # distance of the middles of two crowds from which they are two people
+_VOTERS: Final = 1500  # pixels, of any number, that are asked who there is; then all are given to somebody
+_CROWD: Final = 0.002  # of the picture: smaller crowds of votes are nobody
+_PERSON: Final = 0.003  # likewise, of what somebody has in the end
+_MEMBER: Final = 0.5  # distance up to which a vote belongs to a crowd
+_SPENT: Final = 0.9  # distance up to which votes found no further crowd
 _SHARPNESS: Final = 2.0  # how steeply the say of a vote falls with its distance
+_FARTHEST: Final = 30.0  # distance from which on nothing is said for a person at all
+_WINDOW_PX: Final = 8  # reach of the windows in which pixels of one colour have one owner
+_CLOSE_UP: Final = 0.65  # of the picture's longer side: who is taller is divided by outlines and depth, save for
+_PART: Final = 0.15  # of such a person: what is larger, and
+_APART: Final = 2.5  # votes for somebody as far away as this
+_OWN: Final = 0.1  # of somebody told apart by outlines: how much lies at a depth of its own
+_STRANGE: Final = 8.0  # distance of its votes from whom they are nearest to: what is farther is somebody else
 
 
 def divided(labels: Labels, person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8]) -> Labels:
-    """Labels of people, with those divided who are several.
+    """Labels of people as votes have it; those seen close up keep theirs, unless votes are very sure.
 
     Args:
-        labels: int32 (h, w), 0 = nobody; longer side at most `votes.LONG_SIDE`.
+        labels: int32 (h, w), 0 = nobody, as outlines and depth tell people apart; longer side at most
+            `votes.LONG_SIDE`.
         person: (h, w) in 0..1, matte of all people.
         inverse_depth: (h, w) in 0..1, 1 = nearest.
         image: uint8 (h, w, 3), RGB.
 
     Returns:
-        int32 (h, w): the old labels and, above the largest of them, new ones.
+        int32 (h, w): 0 where `labels` has it; who stays as it was keeps its label, all others get new ones, above the
+        largest.
     """
-    tall = [label for label in np.unique(labels) if label and _height_px(labels == label) >= _SMALLEST_PX]
-    if not tall:
+    asked = labels > 0
+    if not asked.any():
         return labels
-    cast = votes.cast(person, inverse_depth, image)
-    found = labels.copy()
-    for label in tall:
-        places = np.flatnonzero(labels == label)
-        owner = _owners(_voices(cast, places))
-        for further in range(1, int(owner.max()) + 1):
-            found.ravel()[places[owner == further]] = found.max() + 1
-    return found
+    voices = _voices(votes.cast(person, inverse_depth, image))
+    people = _people(voices, asked)
+    if not len(people):
+        return labels
+    people, owner = _owners(people, voices, asked, Guide(image, _WINDOW_PX))
+    found = np.where(asked, owner + labels.max() + 1, 0).astype(np.int32)
+    tallest = np.log(_CLOSE_UP * max(labels.shape))
+    apart = _distances(people[:, :3], people[:, :3])
+    for label in np.unique(labels[asked]):
+        mine = labels == label
+        areas = np.bincount(owner[mine], minlength=len(people))
+        main = int(areas.argmax())
+        if people[main, 2] > tallest:
+            sure = (areas > _PART * mine.sum()) & (apart[main] > _APART)
+            found[mine & ~sure[owner]] = label
+        elif np.median(_distances(people[[main]], voices[mine.ravel()])) > _STRANGE:
+            found[mine & (owner == main)] = label
+    return _at_one_depth(found, labels, inverse_depth)
 
 
-def _height_px(mask: NDArray[np.bool_]) -> int:
-    return int(cv2.boundingRect(mask.astype(np.uint8))[3])
+def _at_one_depth(found: Labels, labels: Labels, inverse_depth: FloatMap) -> Labels:
+    """`found`, with those divided of whom outlines made two at clearly different depths."""
+    result = found.copy()
+    for number in np.unique(found[found > 0]):
+        mine = found == number
+        areas = np.bincount(labels[mine])
+        main = int(areas.argmax())
+        level = np.median(inverse_depth[mine & (labels == main)])
+        for label in np.flatnonzero(areas):
+            part = mine & (labels == label)
+            large = areas[label] >= max(_OWN * (labels == label).sum(), _CROWD * labels.size)
+            if label != main and large and abs(np.median(inverse_depth[part]) - level) > DEPTH_JUMP:
+                result[part] = result.max() + 1
+    return result
 
 
-def _voices(cast: Votes, places: NDArray[np.intp]) -> FloatMap:
-    """(m, 3) at some pixels: column, row, logarithm of the height."""
-    x, y, height = (values.ravel()[places] for values in (cast.x, cast.y, cast.height))
-    voices: FloatMap = np.stack([x, y, np.log(height)], axis=1).astype(np.float32)
+def _voices(cast: Votes) -> FloatMap:
+    """(h * w, n): column, row, logarithm of the height, likeness."""
+    x, y, height = (values.ravel() for values in (cast.x, cast.y, cast.height))
+    voices: FloatMap = np.column_stack([x, y, np.log(height), cast.likeness.reshape(x.size, -1)]).astype(np.float32)
     return voices
 
 
-def _owners(voices: FloatMap) -> NDArray[np.intp]:
-    """(m,) numbers from 0: whose each vote is."""
-    some = voices[:: -(-len(voices) // _VOTERS)]
-    people = _crowds(some, _LEAST * len(some))
-    apart = _distances(people, people)
-    kept: list[int] = []
-    for index in range(len(people)):
-        if all(apart[other, index] > _APART for other in kept):
-            kept.append(index)
-    people = people[kept]
-    while True:
-        owner: NDArray[np.intp] = _distances(people, voices).argmin(axis=0)
-        areas = np.bincount(owner, minlength=len(people))
-        if areas.min() >= _LEAST * len(voices):
-            return owner
-        people = np.delete(people, int(areas.argmin()), axis=0)
+def _people(voices: FloatMap, asked: Mask) -> FloatMap:
+    """(n, ...) like voices: who there is, and what those who vote for each of them are like."""
+    places = np.flatnonzero(asked)
+    crowds = _crowds(voices[places[:: -(-len(places) // _VOTERS)], :3], _CROWD * asked.size / len(places))
+    if not len(crowds):
+        return crowds
+    theirs = voices[places]
+    owner = _distances(crowds, theirs[:, :3]).argmin(axis=0)
+    alike = [theirs[owner == index, 3:].mean(axis=0) for index in range(len(crowds))]
+    people: FloatMap = np.column_stack([crowds, np.stack(alike)]).astype(np.float32)
+    return people
 
 
 def _crowds(voices: FloatMap, least: float) -> FloatMap:
-    """The densest crowds of votes, one after the other: (n, 3), n at least 1.
+    """The densest crowds of votes, one after the other: (n, 3).
 
     Args:
         voices: (m, 3), of `_voices`.
-        least: votes of a crowd that is somebody.
+        least: share of the votes that is somebody.
     """
     apart = _distances(voices, voices)
     say = np.exp(-2 * voices[:, 2])  # people who are large in the picture have no more to say than small ones
@@ -95,11 +122,25 @@ def _crowds(voices: FloatMap, least: float) -> FloatMap:
     while free.any():
         densest = int(np.where(free, near[:, free].sum(axis=1), -1).argmax())
         members = free & (apart[densest] < _MEMBER)
-        if members.sum() >= least or not found:
+        if members.sum() >= least * len(voices):
             found.append(np.average(voices[members], axis=0, weights=say[members]))
         free &= apart[densest] >= _SPENT
-    people: FloatMap = np.stack(found).astype(np.float32)
+    people: FloatMap = np.asarray(found, np.float32).reshape(-1, voices.shape[1])
     return people
+
+
+def _owners(people: FloatMap, voices: FloatMap, asked: Mask, guide: Guide) -> tuple[FloatMap, NDArray[np.intp]]:
+    """Those of the people who have enough pixels, and whose each pixel is, (h, w), where any was asked."""
+    while True:
+        apart = _distances(people, voices)
+        likely = np.exp(-np.minimum(apart - apart.min(axis=0), _FARTHEST))
+        likely /= likely.sum(axis=0)
+        shares = [guide.smoothed(share.reshape(asked.shape) * asked) for share in likely]
+        owner: NDArray[np.intp] = np.argmax(shares, axis=0)
+        areas = np.bincount(owner[asked], minlength=len(people))
+        if len(people) == 1 or areas.min() >= _PERSON * asked.size:
+            return people, owner
+        people = np.delete(people, int(areas.argmin()), axis=0)
 
 
 def _distances(people: FloatMap, voices: FloatMap) -> FloatMap:
@@ -111,4 +152,6 @@ def _distances(people: FloatMap, voices: FloatMap) -> FloatMap:
         + ((voices[:, 1] - y) / (votes.DOWN * smaller)) ** 2
         + ((voices[:, 2] - height) / votes.HEIGHT) ** 2
     )
+    for index in range(3, people.shape[1]):
+        result += (voices[:, index] - people[:, index, None]) ** 2
     return result

@@ -43,11 +43,14 @@ class Votes:
         x: column of the chest of the person seen here.
         y: its row.
         height: of the whole person, hidden or cut off parts included.
+        likeness: (h, w, 4), numbers that are alike where one person is seen; two who differ by 1 are as far apart as
+            votes that lie `ACROSS`.
     """
 
     x: FloatMap
     y: FloatMap
     height: FloatMap
+    likeness: FloatMap
 
 
 def cast(person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8]) -> Votes:
@@ -68,10 +71,11 @@ def cast(person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8]) ->
     with _RUNNING:
         network = _network()
         network.setInput(given)
-        across, down, tall = network.forward()[0, :, :height, :width]
+        across, down, tall, *alike = network.forward()[0, :, :height, :width]
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     limited = np.clip(tall, -6, 6)
-    return Votes(x + _UNIT_PX * across, y + _UNIT_PX * down, _REFERENCE_HEIGHT_PX * np.exp(limited))
+    tall_px = _REFERENCE_HEIGHT_PX * np.exp(limited)
+    return Votes(x + _UNIT_PX * across, y + _UNIT_PX * down, tall_px, np.stack(alike, axis=-1))
 
 
 @cache

@@ -18,7 +18,7 @@ from training.data.crowd_files import PLAIN_SOURCE, crowd_readers, plain_crowd
 from training.data.transforms import Augmentation, jittered, warp, whole_map
 from training.errors import TrainingError
 from training.models import create_model
-from training.models.person_votes import REFERENCE_HEIGHT_PX, UNIT_PX, PersonVotes, network_input
+from training.models.person_votes import REFERENCE_HEIGHT_PX, UNIT_PX, PersonVotes, completed, network_input
 from training.tasks import make_task
 from training.tasks.person_votes import PersonVotesTask, confusion, predict, target, weights
 from training.trainer import train
@@ -71,9 +71,9 @@ def checkpoint(tmp_path_factory) -> Path:
 def test_network():
     network = create_model("person_votes").eval()
     assert isinstance(network, PersonVotes)
-    assert 0.6e6 < sum(parameter.numel() for parameter in network.parameters()) < 0.7e6
+    assert 2.7e6 < sum(parameter.numel() for parameter in network.parameters()) < 2.8e6
     for size in ((64, 96), (32, 32)):
-        assert network(torch.zeros(2, 5, *size)).shape == (2, 3, *size)
+        assert network(torch.zeros(2, 5, *size)).shape == (2, 7, *size)
 
 
 def test_input():
@@ -101,9 +101,9 @@ def test_weights_are_of_persons():
     votes[0, 2, 0, 5:], votes[0, 3, 0, 5:] = 64.0, 2  # a speck of 5
     votes[1, 2, :, :], votes[1, 3, :, :] = 128.0, 1  # of the same number in another picture
     found = weights(votes)
-    assert found[0, :, :4].unique().tolist() == pytest.approx([2 / np.sqrt(40)])
+    assert found[0, :, :4].unique().tolist() == pytest.approx([2 * 40**-0.75])
     assert not found[0, :, 4:].any()
-    assert found[1].sum().item() == pytest.approx(np.sqrt(100))
+    assert found[1].sum().item() == pytest.approx(100**0.25)
 
 
 def test_metrics_by_hand(crowds):
@@ -193,7 +193,7 @@ def test_export_agrees_with_opencv(checkpoint, tmp_path, capsys):
     sizes = ((64, 96), (224, 320), (64, 64))
     assert votes_export.largest_difference(network.eval(), out, sizes) < 1e-4
     about = {entry.key: entry.value for entry in onnx.load(str(out)).metadata_props}
-    assert about == {"commit": stored.commit, "seed": "50", "steps": "2", "model": "person_votes"}
+    assert about == {"commit": stored.commit, "seed": "60", "steps": "2", "model": "person_votes"}
     assert str(Path(votes_export.__file__).parent).encode() not in out.read_bytes()
 
 
@@ -221,7 +221,7 @@ def test_the_exported_file_gives_the_same_votes_at_every_size(checkpoint, tmp_pa
     for size in ((64, 96), (96, 64), (64, 96)):
         reader.setInput(np.full((1, 5, *size), 0.25, np.float32))
         answers.append(reader.forward().copy())
-        assert answers[-1].shape == (1, 3, *size)
+        assert answers[-1].shape == (1, 7, *size)
     assert np.array_equal(answers[0], answers[2])
 
 
@@ -249,6 +249,34 @@ def test_votes_for_a_neighbour_cost_more_than_a_miss_away_from_everybody():
     # half of the pixels are as sure of the wrong one
     assert costs[2] == pytest.approx(bounded / 2, rel=0.01)
     assert costs[1] < 0.1 * costs[2]
+
+
+def test_who_is_alike_is_told_apart_where_votes_are_not():
+    votes = two_side_by_side()
+    weight, lost = weights(votes), target(votes)
+    lost[0, 0] = (25 - torch.arange(64.0)) / UNIT_PX  # all vote for the middle between both chests
+    blind = torch.cat([lost, torch.zeros(1, 4, 32, 64)], 1)
+    seeing = blind.clone()
+    seeing[0, 4, :, 30:] = 2.0  # one number of four differs between them
+    costs = [float(confusion(found, votes, weight)) for found in (lost, blind, seeing)]
+    assert costs[:2] == pytest.approx([np.log(2)] * 2, rel=1e-4)
+    # 10 pixels off both chests, squared over (0.16 * 40) squared: 2.44; to the other 4 more
+    near, far = (value / (1 + value / 20) for value in (2.44140625, 6.44140625))
+    assert costs[2] == pytest.approx(np.log1p(np.exp(near - far)), rel=1e-3)
+
+
+def test_a_network_grows_from_the_default_one():
+    """It sees a photo as that does, and matte and depth not at all, before it is trained."""
+    torch.manual_seed(0)
+    grown, source = create_model("person_votes").eval(), create_model("focus_on_depth_sharp").eval()
+    grown.load_state_dict(completed(grown, source.state_dict()))
+    photo = torch.rand(1, 3, 64, 64) * 2 - 1
+    seen = [grown.encoder(torch.cat([photo, torch.full((1, 2, 64, 64), value)], 1))[-1] for value in (-1.0, 0.7)]
+    assert torch.equal(*seen)
+    assert torch.allclose(seen[0], source.encoder(photo)[-1], atol=1e-5)
+    own = grown.state_dict()
+    assert completed(grown, own) is own
+    assert completed(grown, {"other": photo}) == {"other": photo}
 
 
 def test_one_person_alone_can_be_confused_with_nobody():

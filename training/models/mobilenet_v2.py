@@ -58,15 +58,18 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """Features at five scales of a picture in -1..1.
 
+    Args:
+        inputs: Channels of the picture.
+
     Attributes:
         channels: Of the features at 1/2, 1/4, 1/8, 1/16 and 1/32.
     """
 
     channels = (16, 24, 32, 96, 320)
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: int = 3) -> None:
         super().__init__()
-        layers: list[nn.Module] = [ConvReLU6(3, 32, 3, 2)]
+        layers: list[nn.Module] = [ConvReLU6(inputs, 32, 3, 2)]
         inputs = 32
         for expansion, outputs, repeats, stride in _SETTINGS:
             for index in range(repeats):
@@ -79,7 +82,7 @@ class MobileNetV2(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # every convolution here has a bias
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) float in -1..1, H and W multiples of 32 -> features at 1/2, 1/4, 1/8, 1/16, 1/32."""
+        """(B, inputs, H, W) float in -1..1, H and W multiples of 32 -> features at 1/2, 1/4, 1/8, 1/16, 1/32."""
         taps = []
         for index, layer in enumerate(self.features):
             x = layer(x)

@@ -1,4 +1,4 @@
-"""Votes for each person's chest and height (`training.models.person_votes`), learned from composed crowds."""
+"""Votes for each person's chest and height, and who is alike (`training.models.person_votes`), from composed crowds."""
 
 from collections.abc import Sequence
 
@@ -22,11 +22,12 @@ from training.tasks.task import Surroundings
 _FEWEST_PIXELS = 20  # of a person who counts: whoever is hidden but for a speck cannot be told from noise
 _MOST_PEOPLE = 256  # in a picture: their numbers are stored in 8 bits
 _CHEST_RADIUS_PX = 3
+_AREA_POWER = 0.25  # of the pixels seen: how much a person counts; who hardly shows is the hardest to tell apart
 _FAR = 20.0  # squared distance beyond which a vote is hardly worse for being farther off
 
 
 class PersonVotesTask:
-    """Smooth L1 of the votes; every person counts by the root of the area seen, the taller the less."""
+    """Smooth L1 of the votes; every person counts by the fourth root of the area seen, the taller the less."""
 
     def __init__(self, config: VotesConfig, surroundings: Surroundings) -> None:
         self._config = config
@@ -46,7 +47,7 @@ class PersonVotesTask:
             raise TrainingError("task person_votes: a batch without votes; sources must hold crowds alone")
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             found = forward(network_input(batch.image, batch.person, batch.inverse_depth))
-        error = F.smooth_l1_loss(found.float(), target(votes), reduction="none", beta=config.beta)
+        error = F.smooth_l1_loss(found[:, :3].float(), target(votes), reduction="none", beta=config.beta)
         weight = weights(votes)
         total = weight.sum().clamp(min=1e-9)
         across, down, height = ((channel * weight).sum() / total for channel in error.unbind(1))
@@ -103,26 +104,27 @@ def target(votes: Tensor) -> Tensor:
 def weights(votes: Tensor) -> Tensor:
     """How much each pixel counts, float32 (B, H, W).
 
-    A person's pixels together count by the root of their number, or else tall people alone would; an error of a pixel
-    counts in shares of the person's height, which is what it costs the grouping. Specks count nothing.
+    A person's pixels together count by the fourth root of their number, or else tall people alone would; an error of a
+    pixel counts in shares of the person's height, which is what it costs the grouping. Specks count nothing.
     """
     owner = votes[:, 3].round().long()
     pictures = torch.arange(len(owner), device=owner.device)[:, None, None] * _MOST_PEOPLE
     numbered = (owner + pictures).flatten()
     area = torch.bincount(numbered, minlength=len(owner) * _MOST_PEOPLE)[numbered].view(owner.shape)
     counts = (owner > 0) & (votes[:, 2] > 0) & (area >= _FEWEST_PIXELS)
-    weight = area.clamp(min=1).float().rsqrt() * REFERENCE_HEIGHT_PX / votes[:, 2].clamp(min=1e-3)
+    weight = area.clamp(min=1).float().pow(_AREA_POWER - 1) * REFERENCE_HEIGHT_PX / votes[:, 2].clamp(min=1e-3)
     return torch.where(counts, weight, 0.0)
 
 
 def confusion(found: Tensor, votes: Tensor, weight: Tensor) -> Tensor:
     """How far pixels vote for others than their owner: what costs a person pixels, where errors alone may not.
 
-    Cross-entropy over the people seen in the picture, the nearer a vote falls the likelier, in the units in which the
-    service tells votes apart (`service.imaging.votes`); far misses count less than their square.
+    Cross-entropy over the people seen in the picture, the nearer a vote falls and the more alike the pixel is to the
+    person's others the likelier, in the units in which the service tells votes apart (`service.imaging.votes`); far
+    misses count less than their square.
 
     Args:
-        found: float32 (B, 3, H, W), what the network gives.
+        found: float32 (B, 3 or more, H, W), what the network gives: votes and, behind them, likeness.
         votes: float32 (B, 4, H, W), as in `Batch`.
         weight: float32 (B, H, W), of `weights`.
 
@@ -144,8 +146,12 @@ def confusion(found: Tensor, votes: Tensor, weight: Tensor) -> Tensor:
         apart = apart + ((pointed[1] - chest[1]) / (served.DOWN * height)).square()
         tall = said[2][inside] - torch.log(height / REFERENCE_HEIGHT_PX)
         apart = apart + (tall / served.HEIGHT).square()
-        nearness = -apart / (1 + apart / _FAR)
         own = torch.searchsorted(owners, true[3][inside])
+        likeness = said[3:, inside].T
+        sums = likeness.new_zeros(len(owners), likeness.shape[1]).index_add(0, own, likeness)
+        typical = sums / torch.bincount(own, minlength=len(owners))[:, None]
+        apart = apart + (typical[:, None] - likeness).square().sum(2)
+        nearness = -apart / (1 + apart / _FAR)
         error = F.cross_entropy(nearness.T, own, reduction="none")
         total = total + (error * counts[inside]).sum()
         counted = counted + counts[inside].sum()
@@ -164,7 +170,7 @@ def predict(network: nn.Module, batch: Batch) -> Tensor:
     """Votes in pixels by a network in eval mode, float32 (B, 3, H, W): dx, dy, height."""
     with torch.inference_mode():
         found = network(network_input(batch.image, batch.person, batch.inverse_depth)).float()
-    return torch.cat([found[:, :2] * UNIT_PX, torch.exp(found[:, 2:]) * REFERENCE_HEIGHT_PX], 1)
+    return torch.cat([found[:, :2] * UNIT_PX, torch.exp(found[:, 2:3]) * REFERENCE_HEIGHT_PX], 1)
 
 
 def _whole(sample: Sample) -> Batch:

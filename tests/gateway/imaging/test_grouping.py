@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from service.imaging import depth, grouping, matte, people
+from service.imaging import depth, grouping, matte, people, votes
 from service.imaging.geometry import resize
 from tests.benchmarks.refocus import picking, truth
 from tests.benchmarks.refocus.degrade import network_output
@@ -48,12 +48,23 @@ def test_one_person_stays_whole_whatever_the_arms_do(left: str, right: str) -> N
     assert len(people.split(seen.mattes[0], seen.inverse_depth, photo)) == 1
 
 
-def test_nobody_and_the_small_are_left_as_they_are() -> None:
+@pytest.mark.parametrize("pose", [("down", "akimbo"), ("raised", "out"), ("folded", "folded")])
+def test_one_person_close_up_stays_whole(pose: tuple[str, str]) -> None:
+    on = Stage(np.random.default_rng(2))
+    on.wall("plaster", (0.03, 0, 0))
+    on.figure(380, 900, 860, 0.6, Pose(pose))
+    seen = visible(tuple(on.layers))
+    photo = truth.srgb.photo(truth.expose(tuple(on.layers), focus=0, strength_px=0))
+    assert len(people.split(seen.mattes[0], seen.inverse_depth, photo)) == 1
+
+
+def test_nobody_stays_nobody() -> None:
     labels = np.zeros((200, 320), np.int32)
     flat, photo = np.zeros((200, 320), np.float32), np.zeros((200, 320, 3), np.uint8)
     assert np.array_equal(grouping.divided(labels, flat, flat, photo), labels)
-    labels[50:100, 40:200] = 1  # two could stand here, but nobody of this size was learned from
-    assert np.array_equal(grouping.divided(labels, (labels > 0).astype(np.float32), flat, photo), labels)
+    labels[50:100, 40:200] = 1
+    found = grouping.divided(labels, (labels > 0).astype(np.float32), flat, photo)
+    assert np.array_equal(found > 0, labels > 0)
 
 
 def test_new_numbers_follow_the_old_and_nobody_is_lost() -> None:
@@ -65,5 +76,21 @@ def test_new_numbers_follow_the_old_and_nobody_is_lost() -> None:
     labels = 3 * (person > 0.5).astype(np.int32)
     found = grouping.divided(labels, person, inverse_depth, photo)
     assert np.array_equal(found > 0, labels > 0)
-    assert set(np.unique(found)) == {0, *range(3, found.max() + 1)}
-    assert found.max() > 3
+    assert found[labels > 0].min() >= 3
+    assert len(np.unique(found)) > 3
+
+
+@pytest.mark.parametrize(("step", "people_found"), [(0.02, 1), (0.2, 2)])
+def test_whom_a_clear_step_in_depth_divides_votes_do_not_join(
+    monkeypatch: pytest.MonkeyPatch, step: float, people_found: int
+) -> None:
+    """Every pixel votes for one chest, but outlines made two of them."""
+    size = (100, 160)
+    labels = np.zeros(size, np.int32)
+    labels[20:80, 40:80], labels[20:80, 80:110] = 1, 2
+    inverse_depth = np.where(labels == 2, 0.4 + step, 0.4).astype(np.float32)
+    one = [np.full(size, value, np.float32) for value in (75, 35, 80)]
+    monkeypatch.setattr(votes, "cast", lambda *_: votes.Votes(*one, np.zeros((*size, 4), np.float32)))
+    found = grouping.divided(labels, (labels > 0).astype(np.float32), inverse_depth, np.zeros((*size, 3), np.uint8))
+    assert len(np.unique(found[labels > 0])) == people_found
+    assert all(len(np.unique(found[labels == label])) == 1 for label in (1, 2))
