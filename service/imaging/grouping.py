@@ -19,6 +19,7 @@ FloatMap = NDArray[np.float32]
 Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
+_SMALLEST_SIDE: Final = 256  # longer one, of a picture whose people are asked; the network learned from larger ones
 _VOTERS: Final = 1500  # pixels, of any number, that are asked who there is; then all are given to somebody
 _CROWD: Final = 0.002  # of the picture: smaller crowds of votes are nobody
 _PERSON: Final = 0.003  # likewise, of what somebody has in the end
@@ -49,7 +50,7 @@ def divided(labels: Labels, person: FloatMap, inverse_depth: FloatMap, image: ND
         largest.
     """
     asked = labels > 0
-    if not asked.any():
+    if not asked.any() or max(labels.shape) < _SMALLEST_SIDE:
         return labels
     voices = _voices(votes.cast(person, inverse_depth, image))
     people = _people(voices, asked)

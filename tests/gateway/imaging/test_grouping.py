@@ -65,6 +65,8 @@ def test_nobody_stays_nobody() -> None:
     labels[50:100, 40:200] = 1
     found = grouping.divided(labels, (labels > 0).astype(np.float32), flat, photo)
     assert np.array_equal(found > 0, labels > 0)
+    small = labels[:, :240].copy()  # too little to see for the network
+    assert np.array_equal(grouping.divided(small, (small > 0).astype(np.float32), flat[:, :240], photo[:, :240]), small)
 
 
 def test_new_numbers_follow_the_old_and_nobody_is_lost() -> None:
@@ -85,9 +87,9 @@ def test_whom_a_clear_step_in_depth_divides_votes_do_not_join(
     monkeypatch: pytest.MonkeyPatch, step: float, people_found: int
 ) -> None:
     """Every pixel votes for one chest, but outlines made two of them."""
-    size = (100, 160)
+    size = (200, 320)
     labels = np.zeros(size, np.int32)
-    labels[20:80, 40:80], labels[20:80, 80:110] = 1, 2
+    labels[15:85, 40:80], labels[15:85, 80:110] = 1, 2
     inverse_depth = np.where(labels == 2, 0.4 + step, 0.4).astype(np.float32)
     one = [np.full(size, value, np.float32) for value in (75, 35, 80)]
     monkeypatch.setattr(votes, "cast", lambda *_: votes.Votes(*one, np.zeros((*size, 4), np.float32)))
