@@ -47,7 +47,7 @@ def divided(labels: Labels, person: FloatMap, inverse_depth: FloatMap, image: ND
 
     Returns:
         int32 (h, w): 0 where `labels` has it; who stays as it was keeps its label, all others get new ones, above the
-        largest.
+        largest. Pictures too small for the network come back as they are.
     """
     asked = labels > 0
     if not asked.any() or max(labels.shape) < _SMALLEST_SIDE:
@@ -103,8 +103,9 @@ def _people(voices: FloatMap, asked: Mask) -> FloatMap:
         return crowds
     theirs = voices[places]
     owner = _distances(crowds, theirs[:, :3]).argmin(axis=0)
-    alike = [theirs[owner == index, 3:].mean(axis=0) for index in range(len(crowds))]
-    people: FloatMap = np.column_stack([crowds, np.stack(alike)]).astype(np.float32)
+    some = np.unique(owner)  # a crowd between others may have nobody nearest to it
+    alike = [theirs[owner == index, 3:].mean(axis=0) for index in some]
+    people: FloatMap = np.column_stack([crowds[some], np.stack(alike)]).astype(np.float32)
     return people
 
 

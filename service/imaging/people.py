@@ -5,8 +5,9 @@ and of a size that fits its distance, or it is a lap or an arm and goes to the p
 what nearer people hide all round is somebody too (`behind`).
 Two pieces of one person left and right of something nearer are put together again, and loose pieces that are nobody (a
 bag, a shoe) go to the person they hang on: where in doubt, people stay whole. Then those who stand side by side at one
-depth by their heads, along the cheapest seam from between them downwards. Whom that leaves together a small network may
-tell apart (`grouping`). Found on a reduced copy; the soft borders of the full-size matte are kept.
+depth by their heads, along the cheapest seam from between them downwards. With a photo, a small network then divides
+all but close-ups by what it sees in it (`grouping`).
+All of it is found on a reduced copy; the soft borders of the full-size matte are kept.
 """
 
 from dataclasses import replace
@@ -69,7 +70,7 @@ def split(person: FloatMap, inverse_depth: FloatMap, image: NDArray[np.uint8] | 
         person: (H, W) in 0..1, matte of all people.
         inverse_depth: (H, W) in 0..1, 1 = nearest.
         image: uint8 (H, W, 3), RGB; edges of colour help to place the line between two who touch, and the network that
-            tells apart whom outlines and depth leave together is asked only with it.
+            tells people apart is asked only with it.
 
     Returns:
         float32 (N, H, W), one matte per person, nearest (largest median inverse depth) first; N is 0 when there is
