@@ -56,7 +56,7 @@ def divided(labels: Labels, person: FloatMap, inverse_depth: FloatMap, image: ND
     people = _people(voices, asked)
     if not len(people):
         return labels
-    people, owner = _owners(people, voices, asked, Guide(image, _WINDOW_PX))
+    people, owner = _owners(people, voices[asked.ravel()], asked, image)
     found = np.where(asked, owner + labels.max() + 1, 0).astype(np.int32)
     tallest = np.log(_CLOSE_UP * max(labels.shape))
     apart = _distances(people[:, :3], people[:, :3])
@@ -122,7 +122,7 @@ def _crowds(voices: FloatMap, least: float) -> FloatMap:
     free = np.ones(len(voices), bool)
     found: list[FloatMap] = []
     while free.any():
-        densest = int(np.where(free, near[:, free].sum(axis=1), -1).argmax())
+        densest = int(np.where(free, near @ free.astype(np.float32), -1).argmax())
         members = free & (apart[densest] < _MEMBER)
         if members.sum() >= least * len(voices):
             found.append(np.average(voices[members], axis=0, weights=say[members]))
@@ -131,18 +131,27 @@ def _crowds(voices: FloatMap, least: float) -> FloatMap:
     return people
 
 
-def _owners(people: FloatMap, voices: FloatMap, asked: Mask, guide: Guide) -> tuple[FloatMap, NDArray[np.intp]]:
-    """Those of the people who have enough pixels, and whose each pixel is, (h, w), where any was asked."""
+def _owners(
+    people: FloatMap, voices: FloatMap, asked: Mask, image: NDArray[np.uint8]
+) -> tuple[FloatMap, NDArray[np.intp]]:
+    """Those of the people who have enough pixels, and whose each pixel is, (h, w), where any was asked.
+
+    `voices` are those of the pixels asked.
+    """
+    if len(people) == 1:
+        return people, np.zeros(asked.shape, np.intp)
+    guide = Guide(image, _WINDOW_PX)
+    apart = _distances(people, voices)
     while True:
-        apart = _distances(people, voices)
         likely = np.exp(-np.minimum(apart - apart.min(axis=0), _FARTHEST))
         likely /= likely.sum(axis=0)
-        shares = [guide.smoothed(share.reshape(asked.shape) * asked) for share in likely]
-        owner: NDArray[np.intp] = np.argmax(shares, axis=0)
+        shares = np.zeros((len(people), *asked.shape), np.float32)
+        shares[:, asked] = likely
+        owner: NDArray[np.intp] = np.argmax([guide.smoothed(share) for share in shares], axis=0)
         areas = np.bincount(owner[asked], minlength=len(people))
         if len(people) == 1 or areas.min() >= _PERSON * asked.size:
             return people, owner
-        people = np.delete(people, int(areas.argmin()), axis=0)
+        people, apart = (np.delete(rows, int(areas.argmin()), axis=0) for rows in (people, apart))
 
 
 def _distances(people: FloatMap, voices: FloatMap) -> FloatMap:
