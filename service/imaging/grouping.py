@@ -1,12 +1,14 @@
 """People told apart by what their pixels say: where each person's chest is, how tall that person is, who is alike.
 
-Every pixel votes (`votes`). Where votes crowd, somebody is; then each pixel goes to whom its own vote and those of its
+Every pixel votes (`votes`). Where votes crowd, somebody is, or two at different depths, where what is said falls into
+two heaps, as in the X-means of Pelleg and Moore (ICML 2000). Then each pixel goes to whom its own vote and those of its
 surroundings of one colour lie nearest. The network learned from groups: of somebody seen close up it may take a rim of
 hair, a sleeve or a bag for another person, so that such people stay as outlines and depth have them.
 """
 
 from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +27,10 @@ _CROWD: Final = 0.002  # of the picture: smaller crowds of votes are nobody
 _PERSON: Final = 0.003  # likewise, of what somebody has in the end
 _MEMBER: Final = 0.5  # distance up to which a vote belongs to a crowd
 _SPENT: Final = 0.9  # distance up to which votes found no further crowd
+_TWO: Final = 5.0  # distance of the middles of two heaps of votes that are two people, who also differ by
+_STEP: Final = 0.1  # of relative inverse depth; by likeness alone who sits or bends would be two
+_HEAPING: Final = (cv2.TERM_CRITERIA_COUNT, 6, 0.0)  # rounds in which the heaps are found
+_ROUNDS: Final = 2  # of giving pixels to people and seeing what those are like
 _SHARPNESS: Final = 2.0  # how steeply the say of a vote falls with its distance
 _FARTHEST: Final = 30.0  # distance from which on nothing is said for a person at all
 _WINDOW_PX: Final = 8  # reach of the windows in which pixels of one colour have one owner
@@ -53,7 +59,7 @@ def divided(labels: Labels, person: FloatMap, inverse_depth: FloatMap, image: ND
     if not asked.any() or max(labels.shape) < _SMALLEST_SIDE:
         return labels
     voices = _voices(votes.cast(person, inverse_depth, image))
-    people = _people(voices, asked)
+    people = _people(voices, asked, inverse_depth)
     if not len(people):
         return labels
     people, owner = _owners(people, voices[asked.ravel()], asked, image)
@@ -95,18 +101,58 @@ def _voices(cast: Votes) -> FloatMap:
     return voices
 
 
-def _people(voices: FloatMap, asked: Mask) -> FloatMap:
-    """(n, ...) like voices: who there is, and what those who vote for each of them are like."""
+def _people(voices: FloatMap, asked: Mask, inverse_depth: FloatMap) -> FloatMap:
+    """(n, ...) like voices: who there is, the means of what those who vote for each of them say."""
     places = np.flatnonzero(asked)
-    crowds = _crowds(voices[places[:: -(-len(places) // _VOTERS)], :3], _CROWD * asked.size / len(places))
+    share = asked.size / len(places)
+    places = places[:: -(-len(places) // _VOTERS)]
+    some, depths = voices[places], inverse_depth.ravel()[places]
+    crowds = _crowds(some[:, :3], _CROWD * share)
     if not len(crowds):
         return crowds
-    theirs = voices[places]
-    owner = _distances(crowds, theirs[:, :3]).argmin(axis=0)
-    some = np.unique(owner)  # a crowd between others may have nobody nearest to it
-    alike = [theirs[owner == index, 3:].mean(axis=0) for index in some]
-    people: FloatMap = np.column_stack([crowds[some], np.stack(alike)]).astype(np.float32)
+    typical = _means(some, _distances(crowds, some[:, :3]).argmin(axis=0))
+    owner = _distances(typical, some).argmin(axis=0)
+    waiting = [owner == index for index in np.unique(owner)]
+    found: list[FloatMap] = []
+    while waiting:
+        members = waiting.pop()
+        halves = _halves(members, some, depths, _PERSON * share * len(some))
+        waiting += halves
+        if not halves:
+            found.append(some[members].mean(axis=0))
+    people: FloatMap = np.stack(found)
     return people
+
+
+def _means(voices: FloatMap, owner: NDArray[np.intp]) -> FloatMap:
+    """Means of the voices of each owner who has any."""
+    means: FloatMap = np.stack([voices[owner == index].mean(axis=0) for index in np.unique(owner)])
+    return means
+
+
+def _halves(members: Mask, voices: FloatMap, depths: FloatMap, least: float) -> list[Mask]:
+    """Members (m,) of voices (m, n) in two heaps that differ in what they say and in depth; none where one person is.
+
+    `least` is the number of voices that somebody has at least.
+    """
+    theirs = voices[members]
+    if len(theirs) < max(2, 2 * least):
+        return []
+    height = np.exp(np.median(theirs[:, 2]))
+    units = np.ones(voices.shape[1], np.float32)
+    units[:3] = votes.ACROSS * height, votes.DOWN * height, votes.HEIGHT
+    scaled = theirs / units
+    around = scaled - scaled.mean(axis=0)
+    longest = np.linalg.eigh(around.T @ around)[1][:, -1]
+    sides = (around @ longest > 0).astype(np.int32)
+    _, sides, middles = cv2.kmeans(scaled, 2, sides, _HEAPING, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+    halves = [members.copy(), members.copy()]
+    halves[0][members], halves[1][members] = (sides.ravel() == side for side in (0, 1))
+    apart = np.square(middles[0] - middles[1]).sum()
+    if apart < _TWO or min(half.sum() for half in halves) < max(1, least):
+        return []
+    step = abs(np.median(depths[halves[0]]) - np.median(depths[halves[1]]))
+    return halves if step > _STEP else []
 
 
 def _crowds(voices: FloatMap, least: float) -> FloatMap:
@@ -138,9 +184,18 @@ def _owners(
 
     `voices` are those of the pixels asked.
     """
+    owner = np.zeros(asked.shape, np.intp)
     if len(people) == 1:
-        return people, np.zeros(asked.shape, np.intp)
+        return people, owner
     guide = Guide(image, _WINDOW_PX)
+    for _ in range(_ROUNDS):
+        people, owner = _shared(people, voices, asked, guide)
+        people[:, 3:] = _means(voices[:, 3:], owner[asked])
+    return people, owner
+
+
+def _shared(people: FloatMap, voices: FloatMap, asked: Mask, guide: Guide) -> tuple[FloatMap, NDArray[np.intp]]:
+    """`_owners` of people who are like what is said of them."""
     apart = _distances(people, voices)
     while True:
         likely = np.exp(-np.minimum(apart - apart.min(axis=0), _FARTHEST))

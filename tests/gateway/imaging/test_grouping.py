@@ -96,3 +96,26 @@ def test_whom_a_clear_step_in_depth_divides_votes_do_not_join(
     found = grouping.divided(labels, (labels > 0).astype(np.float32), inverse_depth, np.zeros((*size, 3), np.uint8))
     assert len(np.unique(found[labels > 0])) == people_found
     assert all(len(np.unique(found[labels == label])) == 1 for label in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("unlike", "step", "people_found"), [(2.5, 0.2, 2), (2.5, 0.02, 1), (1.5, 0.2, 1), (0, 0.2, 1)]
+)
+def test_two_heaps_of_votes_at_one_chest_are_two_if_depth_says_so_too(
+    monkeypatch: pytest.MonkeyPatch, unlike: float, step: float, people_found: int
+) -> None:
+    """Outlines made one of them, and every pixel votes for one chest: somebody hidden behind another."""
+    size = (200, 320)
+    labels = np.zeros(size, np.int32)
+    labels[15:85, 40:110] = 1
+    behind = (np.arange(320) >= 80) & (labels > 0)
+    inverse_depth = np.where(behind, 0.6 - step, 0.6).astype(np.float32)
+    one = [np.full(size, value, np.float32) for value in (75, 35, 80)]
+    likeness = np.zeros((*size, 4), np.float32)
+    likeness[behind, 1] = unlike
+    monkeypatch.setattr(votes, "cast", lambda *_: votes.Votes(*one, likeness))
+    photo = np.where(behind[..., None], 200, 60).astype(np.uint8).repeat(3, axis=2)
+    found = grouping.divided(labels, (labels > 0).astype(np.float32), inverse_depth, photo)
+    assert len(np.unique(found[labels > 0])) == people_found
+    if people_found == 2:
+        assert len(np.unique(found[behind])) == len(np.unique(found[(labels > 0) & ~behind])) == 1
