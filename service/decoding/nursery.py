@@ -44,6 +44,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # what the workers share is not touched by their collections
     numbers: dict[int, int] = {}
+    own = os.getpid()  # known before a fork: a worker that asks later may be an orphan already, and would never end
     while True:
         ready, _, _ = select.select([gateway.fileno(), wakes], [], [])
         if wakes in ready:
@@ -64,7 +65,7 @@ def main() -> None:
             gateway.close()
             os.close(wakes)
             os.close(wake)
-            _be_worker(descriptors[0], options.memory_bytes, options.cpu_s)
+            _be_worker(descriptors[0], options.memory_bytes, options.cpu_s, own)
         os.close(descriptors[0])
         if child is not None:
             numbers[child] = order["fork"]
@@ -77,13 +78,13 @@ def _fork() -> int | None:
     return None
 
 
-def _be_worker(descriptor: int, memory_bytes: int, cpu_s: float) -> NoReturn:
+def _be_worker(descriptor: int, memory_bytes: int, cpu_s: float, parent: int) -> NoReturn:
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with socket.socket(fileno=descriptor) as own, suppress(ConnectionError):
-            worker.serve(own, memory_bytes=memory_bytes, cpu_s=cpu_s, parent=os.getppid())
+            worker.serve(own, memory_bytes=memory_bytes, cpu_s=cpu_s, parent=parent)
         status = 0
     finally:
         os._exit(status)

@@ -288,7 +288,10 @@ def test_whatever_happens_places_are_kept_and_given_back() -> None:
             if chance.random() < 0.5:
                 await asyncio.sleep(chance.choice([0, 0.001, 0.004]))
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert set(ends) >= {"done", "ValueError", "Overloaded"}, ends
+        assert set(ends) >= {"done", "ValueError"}, ends
+        assert set(ends) & {"Overloaded", "TooManyRequests", "TimeoutError"}, (
+            ends
+        )  # which of them is for the machine to say
         assert ends["AssertionError"] == 0
         assert admission._inflight == inside == len(admission._started) == len(admission._queue) == 0
         assert not admission._queue._lines

@@ -5,6 +5,7 @@ import gc
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -274,6 +275,36 @@ def test_workers_survive_the_process_they_come_from(at_work: AtWork) -> None:
         assert (await workers.inspect(QUICK, Limits())).format == "webp"
 
     at_work(test)
+
+
+_KILLED_WHILE_FORKING = """
+import os, signal
+from service.decoding import nursery
+fork = os.fork
+def fork_and_end():
+    own = os.getpid()
+    if fork():
+        os.kill(own, signal.SIGKILL)
+    while os.getppid() == own:
+        pass
+    return 0
+os.fork = fork_and_end
+nursery.main()
+"""
+
+
+def test_a_worker_whose_nursery_ends_before_it_looks_ends_too() -> None:
+    """It would keep its socket, and the gateway wait for that to close, for ever."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    orders, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    limits = ["--memory-bytes", str(2**30), "--cpu-s", "10", "--parent", str(os.getpid())]
+    with ours, orders:
+        with theirs, read:
+            nursery = subprocess.Popen([sys.executable, "-c", _KILLED_WHILE_FORKING, *limits], stdin=read.fileno())
+            socket.send_fds(orders, [b'{"fork": 0}'], [theirs.fileno()])
+        assert nursery.wait(30) == -signal.SIGKILL
+        ours.settimeout(30)
+        assert ours.recv(100) == b""
 
 
 def test_photos_hold_their_memory_and_no_descriptor(at_work: AtWork) -> None:
