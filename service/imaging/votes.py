@@ -2,7 +2,7 @@
 
 Pixels of one person vote for one place, so people are told apart by where votes fall, as in Panoptic-DeepLab (Cheng et
 al. 2020, arXiv:1911.10194) and in Neven et al. 2019 (arXiv:1906.11109). `training/models/person_votes.py` has the
-network, `training/configs/person_votes.yaml` how it was trained; it is small enough for the gateway and sees only what
+network, `training/configs/person_votes*.yaml` how it was trained; it is small enough for the gateway and sees only what
 the gateway holds anyhow, so it runs here, by OpenCV, and no server is asked.
 """
 
