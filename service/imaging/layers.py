@@ -19,7 +19,7 @@ from service.imaging.filling import push_pull
 from service.imaging.geometry import resize
 from service.imaging.lens import Aperture, blur, shrink, working_scale
 from service.imaging.patterns import add_patterns
-from service.imaging.windows import Window, any_in_cells, merged, pieces, round_cells
+from service.imaging.windows import Window, any_in_cells, merged, pieces, rectangles, widened
 
 FloatMap = NDArray[np.float32]
 
@@ -144,8 +144,9 @@ def lay_over(below: FloatMap, above: FloatMap) -> None:
     """Lay premultiplied `above` over `below`, both float32 (h, w, 4), in place and a strip at a time."""
     for start in range(0, below.shape[0], _STRIP_ROWS):
         rows = slice(start, start + _STRIP_ROWS)
-        strip = _times(below[rows], 1 - above[rows, :, 3])
-        below[rows] = cv2.add(strip, above[rows], dst=strip)
+        strip, over = below[rows], above[rows]
+        cv2.multiply(strip, _four(1 - np.asarray(cv2.extractChannel(over, 3))), dst=strip)
+        cv2.add(strip, over, dst=strip)
 
 
 def composite(light: FloatMap, sharp: FloatMap, layers: Stack, aperture: Aperture) -> tuple[FloatMap, FloatMap]:
@@ -175,7 +176,7 @@ def composite(light: FloatMap, sharp: FloatMap, layers: Stack, aperture: Apertur
         windows: list[Window] = []
         for index in indices:
             shown = cells & cells.dtype.type(1 << index) > 0
-            for window in _windows(layers, shown, index):
+            for window in _windows(layers, cells, index):
                 source = sharp if index == layers.focal else light
                 rgba, say = _layer(source, layers, index, own_scale, shown, window)
                 if index != layers.focal:
@@ -238,13 +239,18 @@ def _layer_bits(layers: Stack) -> NDArray[Any]:
     return bits
 
 
-def _windows(layers: Stack, shown: NDArray[np.bool_], index: int) -> list[Window]:
-    """Where layer `index` can be seen: the cells it shows in, wider by its blur and by that of all that hides it."""
+def _windows(layers: Stack, cells: NDArray[Any], index: int) -> list[Window]:
+    """Where layer `index` can be seen: round the cells it shows in, as far as its blur and that of all that hides it.
+
+    Of what is farther it only blurs over the rim.
+    """
     height, width = layers.place.shape
     if index == 0:
         return [Window(0, height, 0, width)]
-    reach = math.ceil(abs(layers.radii[index]) + max(layers.radii[-1], 0) + 2 * _GRID)
-    return round_cells(shown, reach, (height, width))
+    bit = cells.dtype.type(1 << index)
+    own, before = abs(layers.radii[index]) + 2 * _GRID, max(layers.radii[-1], 0.0)
+    seen = widened(cells & bit > 0, math.ceil(own + before)) & widened(cells >= bit, math.ceil(own))
+    return rectangles(seen, (height, width))
 
 
 def _layer(
@@ -263,7 +269,8 @@ def _layer(
     weighted = np.zeros((*known.shape, 4), np.float32)
     for strip in window.strips(_STRIP_ROWS):
         part = slice(strip.top // scale - rows.start, strip.bottom // scale - rows.start)
-        known_here = np.clip(np.float32(index + 1) - layers.place[strip.at(1)], 0, 1)
+        known_here = np.float32(index + 1) - layers.place[strip.at(1)]
+        np.minimum(np.maximum(known_here, 0, out=known_here), 1, out=known_here)
         for piece in pieces(shown, strip):
             across = slice(piece.left // scale - columns.start, piece.right // scale - columns.start)
             here = known_here[:, piece.left - window.left : piece.right - window.left]
@@ -279,15 +286,42 @@ def _layer(
             place = layers.place[window.at(1)][_GRID // 2 :: _GRID, _GRID // 2 :: _GRID]
             hiding = np.searchsorted(layers.radii, max(0.0, layers.radii[index] + _STEP_PX))
             add_patterns(continued, seen, place > float(hiding) - 0.5)
-        hidden, unknown = resize(continued, (known.shape[0], known.shape[1])), 1 - known
-        say_of_hidden = _say_of_hidden(layers, index, window)
-        if say_of_hidden is not None:
-            unknown *= resize(say_of_hidden, (known.shape[0], known.shape[1]))
-            say = known + unknown
+        of_hidden = _say_of_hidden(layers, index, window)
+        if of_hidden is not None:
+            say = known.copy()
         for start in range(0, known.shape[0], _STRIP_ROWS):
-            part = slice(start, start + _STRIP_ROWS)
-            cv2.add(weighted[part], _times(hidden[part], unknown[part]), dst=weighted[part])
+            hidden = _hidden_part(known, start, deeper)
+            if hidden is None:
+                continue
+            unknown = 1 - known[hidden]
+            if say is not None and of_hidden is not None:
+                unknown *= _enlarged(of_hidden, hidden, deeper)
+                say[hidden] += unknown
+            there = weighted[hidden]
+            cv2.add(there, _times(_enlarged(continued, hidden, deeper), unknown), dst=there)
     return weighted, say
+
+
+def _hidden_part(known: FloatMap, start: int, factor: int) -> tuple[slice, slice] | None:
+    """The part of the strip from row `start` that holds all that is hidden, in whole squares of `factor` pixels."""
+    rows = slice(start, min(start + _STRIP_ROWS, known.shape[0]))
+    least = known[rows].min(axis=0)
+    hidden = np.flatnonzero(least.reshape(-1, factor).min(axis=1) < 1)
+    return (rows, slice(int(hidden[0]) * factor, (int(hidden[-1]) + 1) * factor)) if hidden.size else None
+
+
+def _enlarged(values: FloatMap, part: tuple[slice, slice], factor: int) -> FloatMap:
+    """A part of `values` as they are enlarged by a whole `factor`, which divides the part's sides."""
+    if factor == 1:
+        return values[part]
+    rows, columns = (
+        slice(max(0, side.start // factor - 1), min(length, side.stop // factor + 1))
+        for side, length in zip(part, values.shape[:2], strict=True)
+    )
+    source = values[rows, columns]
+    large = resize(source, (source.shape[0] * factor, source.shape[1] * factor))
+    top, left = part[0].start - rows.start * factor, part[1].start - columns.start * factor
+    return large[top : top + part[0].stop - part[0].start, left : left + part[1].stop - part[1].start]
 
 
 def _say_of_hidden(layers: Stack, index: int, window: Window) -> FloatMap | None:

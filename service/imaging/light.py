@@ -49,14 +49,17 @@ def to_display(linear: NDArray[np.float32]) -> NDArray[np.uint8]:
     Args:
         linear: (H, W) or (H, W, C); a fourth channel is left out.
     """
-    channels = 1 if linear.ndim == 2 else linear.shape[2]
-    display = np.empty(linear.shape[:2] if linear.ndim == 2 else (*linear.shape[:2], min(channels, 3)), np.uint8)
+    channels = 1 if linear.ndim == 2 else min(linear.shape[2], 3)
+    display = np.empty(linear.shape[:2] if linear.ndim == 2 else (*linear.shape[:2], channels), np.uint8)
     scale = np.full(4, _LINEAR_STEPS - 1, np.float64)
     for start in range(0, linear.shape[0], _STRIP_ROWS):  # what is worked on stays in the processor's cache
-        strip = linear[start : start + _STRIP_ROWS]
-        index: NDArray[Any] = cv2.multiply(strip, scale, dtype=cv2.CV_16U)  # rounds, and stays within 16 bits
-        shown: NDArray[Any] = _TO_DISPLAY[index]
-        display[start : start + _STRIP_ROWS] = cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB) if channels == 4 else shown
+        strip: NDArray[Any] = linear[start : start + _STRIP_ROWS]
+        if strip.ndim == 3 and strip.shape[2] == 4:
+            strip = cv2.cvtColor(strip, cv2.COLOR_RGBA2RGB)
+        values = strip.reshape(len(strip), -1)  # one channel: OpenCV goes through those by vectors
+        index: NDArray[Any] = cv2.multiply(values, scale, dtype=cv2.CV_16U)  # rounds, and stays within 16 bits
+        shown = display[start : start + _STRIP_ROWS].reshape(values.shape)
+        np.take(_TO_DISPLAY, index, out=shown, mode="clip")
     return display
 
 

@@ -56,10 +56,13 @@ def add_patterns(continued: FloatMap, rgba: FloatMap, wanted: NDArray[np.bool_])
     belief = np.asarray(cv2.blur(belief, _SOFT))
     np.clip(light, colour[seen].min(axis=0), colour[seen].max(axis=0), out=light)
     belief[~hidden] = 0
+    if not belief.any():
+        return
     full = (wanted.shape[0], wanted.shape[1])
-    light, belief = resize(light, full), resize(belief, full)[..., None]
-    shown = continued[..., :3]
-    shown += belief * (light * continued[..., 3:] - shown)
+    light, belief = resize(light, full), resize(belief, full)
+    box = _box(belief > 0, (0, 0))
+    light, belief, shown = light[box], belief[box][..., None], continued[box]
+    shown[..., :3] += belief * (light * shown[..., 3:] - shown[..., :3])
 
 
 def _continued(colour: FloatMap, seen: FloatMap, wanted: NDArray[np.bool_]) -> tuple[FloatMap, FloatMap] | None:
@@ -75,7 +78,7 @@ def _continued(colour: FloatMap, seen: FloatMap, wanted: NDArray[np.bool_]) -> t
         return None
     best = np.full(seen.shape, _BELIEVED[0], np.float32)
     pattern = np.zeros_like(differs)
-    around = _around(wanted)
+    around = _box(wanted, (_WINDOW[1] // 2, _WINDOW[0] // 2))
     grey_here, seen_here, wanted_here = grey[around], seen[around], wanted[around]
     squares = grey_here * grey_here
     for down, right in shifts:
@@ -94,13 +97,15 @@ def _continued(colour: FloatMap, seen: FloatMap, wanted: NDArray[np.bool_]) -> t
     return mean + belief[..., None] * pattern, belief
 
 
-def _around(wanted: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The box that holds all that is wanted, and what their windows reach."""
-    box = []
-    for axis, reach in ((1, _WINDOW[1] // 2), (0, _WINDOW[0] // 2)):
-        inside = np.flatnonzero(wanted.any(axis=axis))
-        box.append(slice(max(0, int(inside[0]) - reach), min(wanted.shape[1 - axis], int(inside[-1]) + reach + 1)))
-    return box[0], box[1]
+def _box(marked: NDArray[np.bool_], reach: tuple[int, int]) -> tuple[slice, slice]:
+    """The box that holds all that is marked, of which there must be some, and what is within reach down and across."""
+    rows, columns = (
+        slice(max(0, int(inside[0]) - far), min(length, int(inside[-1]) + far + 1))
+        for inside, far, length in zip(
+            (np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))), reach, marked.shape, strict=True
+        )
+    )
+    return rows, columns
 
 
 def _shifted(values: FloatMap, down: int, right: int, part: tuple[slice, slice]) -> FloatMap:

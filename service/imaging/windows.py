@@ -70,11 +70,16 @@ def pieces(cells: NDArray[np.bool_], window: Window) -> Iterator[Window]:
         yield Window(window.top, window.bottom, int(start) * CELL_PX, min(window.right, int(stop) * CELL_PX))
 
 
-def round_cells(cells: NDArray[np.bool_], reach_px: int, size: tuple[int, ...]) -> list[Window]:
-    """Windows that hold all marked cells and what lies within reach of them, of a photo of `size`."""
+def widened(cells: NDArray[np.bool_], reach_px: int) -> NDArray[np.bool_]:
+    """The marked cells and those within reach of them."""
     reach = -(-reach_px // CELL_PX)
     wide = cv2.dilate(cells.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    _, _, stats, _ = cv2.connectedComponentsWithStats(wide, connectivity=8)
+    return wide > 0
+
+
+def rectangles(cells: NDArray[np.bool_], size: tuple[int, ...]) -> list[Window]:
+    """Windows that hold all marked cells of a photo of `size`."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(cells.astype(np.uint8), connectivity=8)
     found = merged(
         Window(int(top), int(top + down), int(left), int(left + across)) for left, top, across, down, _ in stats[1:]
     )

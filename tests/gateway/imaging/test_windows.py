@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from service.imaging.windows import Window, any_in_cells, merged, pieces, round_cells
+from service.imaging.windows import Window, any_in_cells, merged, pieces, rectangles, widened
 
 
 def marked(size: tuple[int, int], *places: tuple[int, int]) -> np.ndarray:
@@ -20,9 +20,9 @@ def test_cells_hold_every_bit_set_in_them_up_to_the_last_row_and_column() -> Non
 
 def test_windows_reach_as_far_as_asked_and_end_with_the_photo() -> None:
     cells = marked((100, 200), (3, 4), (70, 150))
-    near = round_cells(cells, 0, (100, 200))
+    near = rectangles(cells, (100, 200))
     assert sorted(near, key=lambda one: one.top) == [Window(0, 16, 0, 16), Window(64, 80, 144, 160)]
-    assert round_cells(marked((100, 200), (99, 199)), 1, (100, 200)) == [Window(80, 100, 176, 200)]
+    assert rectangles(widened(marked((100, 200), (99, 199)), 1), (100, 200)) == [Window(80, 100, 176, 200)]
 
 
 def test_windows_that_meet_are_one() -> None:
