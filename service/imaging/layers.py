@@ -63,7 +63,8 @@ class Fringe:
 
     def around(self, index: int) -> slice:
         """Those that show in layer `index`."""
-        first, last = np.searchsorted(self.place, (index - 0.5, index + 0.5))
+        # of its own kind: for other numbers NumPy would copy all places first
+        first, last = np.searchsorted(self.place, np.array((index - 0.5, index + 0.5), np.float32))
         return slice(int(first), int(last))
 
 

@@ -40,7 +40,8 @@ def run(effort: Effort) -> Part:
         memory = pool.submit(peaks, size).result()
     note = "At its peak, bytes a pixel beyond what stood before: " + _listed(memory) + "."
     tables = [megapixels(size, timings, note)]
-    plain = interleave(plain_ways(middle), rounds=min(_SLOW_ROUNDS, effort.rounds), title="plain ways")
+    both = plain_ways(middle) | ours(middle)
+    plain = interleave(both, rounds=min(_SLOW_ROUNDS, effort.rounds), title="plain ways")
     tables.append(megapixels(middle, plain, "The plain ways, minutes at 12 Mpx but for the first, and ours."))
     say("second clicks")
     clicks, figures = second_clicks(effort)
@@ -57,7 +58,7 @@ def contenders(size: Size) -> dict[str, Callable[[], object]]:
 
 
 def plain_ways(size: Size) -> dict[str, Callable[[], object]]:
-    """Those of the refocus benchmark, on exact inputs without people, and ours on the same."""
+    """Those of the refocus benchmark, on exact inputs without people."""
     image, depth = photo(*size), depth_scene(*size)
     strength = refocus.strength_from_f_number(2.8, max(size))
     inputs, order = Inputs(depth, np.zeros((0, *size), np.float32)), Order(1.0, strength, None, 0)
@@ -67,9 +68,7 @@ def plain_ways(size: Size) -> dict[str, Callable[[], object]]:
         "scatter": baselines.scatter,
         "layered": baselines.layered,
     }
-    found = {title: partial(way, image, inputs, order) for title, way in ways.items()}
-    scene = refocus.prepare(image, depth)
-    return found | {"ours, render": lambda: refocus.render(scene, focus=1.0, strength_px=strength)}
+    return {title: partial(way, image, inputs, order) for title, way in ways.items()}
 
 
 def pillow_png16(stored: np.ndarray) -> bytes:
