@@ -28,8 +28,8 @@ def test_a_point_becomes_the_aperture(radius_px: float, channels: int) -> None:
     assert np.average(x, weights=shown) == pytest.approx(column, abs=0.02)
     for angle in np.radians([110, 230, 350]):
         down, right = corner_px * math.sin(-angle), corner_px * math.cos(angle)
-        assert shown[round(row + 0.7 * down), round(column + 0.7 * right)] > 0.5
-        assert shown[round(row - 0.8 * down), round(column - 0.8 * right)] < 1e-6
+        assert shown[round(row + 0.6 * down), round(column + 0.6 * right)] > 0.5
+        assert shown[round(row - 0.9 * down), round(column - 0.9 * right)] < 1e-6
 
 
 def test_an_edge_of_the_photo_goes_on_beyond_it() -> None:
