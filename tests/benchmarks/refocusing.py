@@ -46,7 +46,7 @@ def run(effort: Effort) -> Part:
     with one_thread():
         plain = interleave(both, rounds=min(_SLOW_ROUNDS, effort.rounds), title="plain ways")
     note = (
-        "The plain ways, minutes at 12 Mpx but for the first, and ours; one thread of OpenCV's, since idle ones spin."
+        "The plain ways, minutes at 12 Mpx but for the first, and ours, on one thread of OpenCV's: idle ones spin."
     )
     tables.append(megapixels(middle, plain, note))
     say("second clicks")
