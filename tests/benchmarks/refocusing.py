@@ -45,9 +45,7 @@ def run(effort: Effort) -> Part:
     both = plain_ways(middle) | ours(middle)
     with one_thread():
         plain = interleave(both, rounds=min(_SLOW_ROUNDS, effort.rounds), title="plain ways")
-    note = (
-        "The plain ways, minutes at 12 Mpx but for the first, and ours, on one thread of OpenCV's: idle ones spin."
-    )
+    note = "The plain ways, minutes at 12 Mpx but for the first, and ours, on one thread of OpenCV's: idle ones spin."
     tables.append(megapixels(middle, plain, note))
     say("second clicks")
     clicks, figures = second_clicks(effort)
