@@ -29,8 +29,6 @@ from .refocus.degrade import Inputs
 from .refocus.renderers import Order
 
 MIDDLE = (1152, 1728)
-_SLOW_ROUNDS = 3
-"""Of the plain ways, some of which take seconds at two megapixels."""
 
 
 def run(effort: Effort) -> Part:
@@ -44,7 +42,7 @@ def run(effort: Effort) -> Part:
     tables = [megapixels(size, timings, note)]
     both = plain_ways(middle) | ours(middle)
     with one_thread():
-        plain = interleave(both, rounds=min(_SLOW_ROUNDS, effort.rounds), title="plain ways")
+        plain = interleave(both, rounds=effort.rounds, title="plain ways")
     note = "The plain ways, minutes at 12 Mpx but for the first, and ours, on one thread of OpenCV's: idle ones spin."
     tables.append(megapixels(middle, plain, note))
     say("second clicks")
