@@ -127,8 +127,8 @@ def test_a_hung_model_is_restarted(repository: Path) -> None:
             assert session is not None
             [stub] = processes(session, STUB)
             os.kill(stub, signal.SIGSTOP)
-            # Two late probes, 1.4 s; but the pause between them is twenty times the quickest answer, of which there is only
-            # one yet, and a stall of the machine in it makes that seconds.
+            # Two late probes, 1.4 s; but the pause between them is twenty times the quickest answer, of which there is
+            # only one yet, and a stall of the machine in it makes that seconds.
             await eventually(lambda: not supervisor.ready, 20)
             await eventually(lambda: supervisor.restarts == 1, 20)
             await until_it_answers(client, 20)
