@@ -32,18 +32,15 @@ MIDDLE = (1152, 1728)
 
 
 def run(effort: Effort) -> Part:
-    """Ours at the largest size, the plain ways at two megapixels, second clicks, the encoder."""
+    """Ours beside the plain ways at two sizes, second clicks, the encoder."""
     size, middle = effort.large, MIDDLE if effort.rounds > 1 else effort.small
-    timings = interleave(contenders(size), rounds=effort.rounds, title="rendering at the largest size")
-    say("memory at the largest size")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        memory = pool.submit(peaks, size).result()
-    note = "At its peak, bytes a pixel beyond what stood before: " + _listed(memory) + "."
-    tables = [megapixels(size, timings, note)]
-    both = plain_ways(middle) | ours(middle)
+    timings = interleave(fast(size), rounds=effort.rounds, title="rendering at the largest size")
+    slow = interleave(slow_ways(size), rounds=1, title="slow ways at the largest size")
+    note = "Gather, scatter and layered, half a minute each, once; the others in turn. " + _memory(size)
+    tables = [megapixels(size, timings | slow, note)]
     with one_thread():
-        plain = interleave(both, rounds=effort.rounds, title="plain ways")
-    note = "The plain ways, minutes at 12 Mpx but for the first, and ours, on one thread of OpenCV's: idle ones spin."
+        plain = interleave(everything(middle), rounds=effort.rounds, title="everything at two megapixels")
+    note = "On one thread of OpenCV's: idle ones spin. " + _memory(middle)
     tables.append(megapixels(middle, plain, note))
     say("second clicks")
     clicks, figures = second_clicks(effort)
@@ -65,23 +62,26 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def contenders(size: Size) -> dict[str, Callable[[], object]]:
+def fast(size: Size) -> dict[str, Callable[[], object]]:
     """The commonest plain way first, then ours."""
-    return {"mask and one Gaussian": plain_ways(size)["mask and one Gaussian"]} | ours(size)
+    return {"mask and one Gaussian": _plain(baselines.mask_and_gaussian, size)} | ours(size)
 
 
-def plain_ways(size: Size) -> dict[str, Callable[[], object]]:
-    """Those of the refocus benchmark, on exact inputs without people."""
-    image, depth = photo(*size), depth_scene(*size)
-    strength = refocus.strength_from_f_number(2.8, max(size))
-    inputs, order = Inputs(depth, np.zeros((0, *size), np.float32)), Order(1.0, strength, None, 0)
-    ways = {
-        "mask and one Gaussian": baselines.mask_and_gaussian,
-        "gather": baselines.gather,
-        "scatter": baselines.scatter,
-        "layered": baselines.layered,
-    }
-    return {title: partial(way, image, inputs, order) for title, way in ways.items()}
+def slow_ways(size: Size) -> dict[str, Callable[[], object]]:
+    """The other plain ways of the refocus benchmark."""
+    ways = {"gather": baselines.gather, "scatter": baselines.scatter, "layered": baselines.layered}
+    return {title: _plain(way, size) for title, way in ways.items()}
+
+
+def everything(size: Size) -> dict[str, Callable[[], object]]:
+    """What is timed at a size."""
+    return fast(size) | slow_ways(size)
+
+
+def _plain(way: Callable[[np.ndarray, Inputs, Order], np.ndarray], size: Size) -> Callable[[], object]:
+    """At the service's f/2.8, on exact inputs without people."""
+    order = Order(1.0, refocus.strength_from_f_number(2.8, max(size)), None, 0)
+    return partial(way, photo(*size), Inputs(depth_scene(*size), np.zeros((0, *size), np.float32)), order)
 
 
 def pillow_png16(stored: np.ndarray) -> bytes:
@@ -100,7 +100,7 @@ def status_bytes(field: str) -> int:
 def peaks(size: Size) -> dict[str, float]:
     """Bytes per pixel that each contender takes at most beyond what stood before; for a fresh process, on Linux."""
     found = {}
-    for title, call in contenders(size).items():
+    for title, call in everything(size).items():
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # what was freed must not stand ready
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident
@@ -110,5 +110,9 @@ def peaks(size: Size) -> dict[str, float]:
     return found
 
 
-def _listed(memory: dict[str, float]) -> str:
-    return "; ".join(f"{title} {count:.0f}" for title, count in memory.items())
+def _memory(size: Size) -> str:
+    say(f"memory at {size[1]} x {size[0]}")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        found = pool.submit(peaks, size).result()
+    listed = "; ".join(f"{title} {count:.0f}" for title, count in found.items())
+    return f"At its peak, bytes a pixel beyond what stood before: {listed}."
