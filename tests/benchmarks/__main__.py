@@ -141,7 +141,9 @@ def plot(tables: Sequence[Table], path: Path) -> None:
         found = table.bars()
         colours = ["tab:gray", *["tab:blue"] * (len(found) - 1)]
         bars = axis.barh(list(found)[::-1], list(found.values())[::-1], color=colours[::-1])
-        axis.bar_label(bars, fmt="%.4g", padding=3, fontsize=7)
+        axis.bar_label(
+            bars, fmt=lambda value: f"{value:.0f}" if value >= 1e4 else f"{value:.4g}", padding=3, fontsize=7
+        )
         axis.set_title(f"{table.title} ({table.plotted})", fontsize=8, loc="left")
         axis.tick_params(labelsize=7)
         axis.margins(x=0.15)
