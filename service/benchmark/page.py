@@ -60,7 +60,7 @@ class Part:
 
     def markdown(self) -> str:
         """All tables under one heading."""
-        said = ", ".join(self.about[name] for name in ("time", "commit", "load") if name in self.about)
+        said = ", ".join(self.about[name] for name in ("time", "commit", "cpu", "load") if name in self.about)
         head = f"## {self.name}\n\n" + (f"{said}.\n\n" if said else "")
         return head + "\n".join(table.markdown() for table in self.tables)
 

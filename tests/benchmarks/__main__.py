@@ -112,9 +112,9 @@ def write(parts: Sequence[Part], out: Path) -> None:
     (out / "performance.json").write_text(json.dumps({part.name: part.plain() for part in parts}, indent=1) + "\n")
     about = parts[-1].about
     head = (
-        f"# Performance\n\n`make bench` on {about['cpu']}. {about['versions']}. Contenders are interleaved (A B C, A B "
-        "C, ...); medians; a ratio is the median of the rounds' own, with its quartiles. Each part says when it was "
-        "measured; `python -m tests.benchmarks --only PART` measures one anew. Users measure their own machine with "
+        f"# Performance\n\n`make bench`. {about['versions']}. Contenders are interleaved (A B C, A B C, ...); medians; "
+        "a ratio is the median of the rounds' own, with its quartiles. Each part says when and where it was measured; "
+        "`python -m tests.benchmarks --only PART` measures one anew. Users measure their own machine with "
         "`depthlens bench`.\n\n"
     )
     head_tables = [targets.table(parts), *targets.bounds(parts), targets.served(parts)]

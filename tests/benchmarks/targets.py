@@ -120,11 +120,11 @@ def bounds(parts: Sequence[Part]) -> list[Table]:
     note = (
         f"Depth Anything V2 Small has {network['da, GFLOP']:.1f} GFLOP, which take {least_ms:.0f} ms at the "
         f"{limit[f'bf16_{_ALL}']:.0f} GFLOP/s of bf16 on {_ALL} threads; fp32 does {limit[f'f32_{_ALL}']:.0f} GFLOP/s, "
-        f"so bf16 is worth a factor of {limit[f'bf16_{_ALL}'] / limit[f'f32_{_ALL}']:.1f} on this processor. If ours "
+        f"so bf16 is worth a factor of {limit[f'bf16_{_ALL}'] / limit[f'f32_{_ALL}']:.1f} there. If ours "
         "ran at that rate without a gap, and decoding, HTTP and PNG took no time:"
     )
     shown = tuple((title, f"{value:.1f}") for title, value in rows)
-    return [Table("What this processor allows", ("ratio", "at most"), shown, note)]
+    return [Table("What the processor of `limit` and `infer` allows", ("ratio", "at most"), shown, note)]
 
 
 def served(parts: Sequence[Part]) -> Table:
