@@ -198,17 +198,22 @@ class TritonProcess:
 
 
 def session_members(session: int) -> list[int]:
-    """Process numbers of a session, ended but unreaped ones left out."""
+    """Process numbers of a session, ended but unreaped ones left out.
+
+    A killed process of several threads can look ended (Z) while its last thread still frees memory; until that one is
+    gone too, its files and their locks are held, and it counts as a member.
+    """
     members = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            # pid (name) state ppid pgrp session ...; the name may hold anything, brackets too
-            state, _, _, owner = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-        except (OSError, ValueError):
+            # pid (name) state ppid pgrp session ... threads (the 20th); the name may hold anything, brackets too
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            state, owner, threads = fields[0], int(fields[3]), int(fields[17])
+        except (OSError, ValueError, IndexError):
             continue
-        if int(owner) == session and state != "Z":
+        if owner == session and (state != "Z" or threads > 1):
             members.append(int(entry.name))
     return members
 

@@ -1,6 +1,7 @@
 """Kills, hangs and stops of the real server: what is noticed, what is healed, what is left behind."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -274,6 +275,31 @@ def test_the_backends_temporary_folder_is_the_launches_own_and_goes_with_it(repo
             assert not directory.exists()
 
     asyncio.run(next_start())
+
+
+HOLDER = """
+import fcntl, os, sys, threading, time
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(lock, fcntl.LOCK_EX)
+held = bytearray(os.urandom(1 << 20) * 400)  # takes a while to free
+threading.Thread(target=time.sleep, args=(100,)).start()
+print("ready", flush=True)
+"""
+
+
+def test_a_killed_process_is_a_member_until_its_last_thread_has_let_go(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    for _ in range(5):
+        command = [sys.executable, "-c", HOLDER, str(lock)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            process.kill()
+            while session_members(process.pid):
+                pass
+            descriptor = os.open(lock, os.O_RDWR)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(descriptor)
 
 
 def test_stale_shared_memory_goes_at_the_next_start(repository: Path) -> None:
